@@ -1,0 +1,88 @@
+"""XNNPACK: fast kernels for Arm and x86 CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import field, frozen
+
+from llmx import ConfigError, hookimpl
+
+if TYPE_CHECKING:
+    from llmx.config import ExportJob
+    from llmx.model.ops import ModelOps
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "default": {
+        "model.use_kv_cache": True,
+        "model.use_sdpa_with_kv_cache": True,
+        "export.max_seq_length": None,
+        "export.max_context_length": None,
+        "quantization.qmode": "8da4w",
+        "quantization.embedding_quantize": "4,32",
+    },
+}
+
+
+@frozen(kw_only=True)
+class XnnpackOptions:
+    """Keys under ``backend.xnnpack``."""
+
+    enabled: bool = field(default=False, metadata={"doc": "Lower with XNNPACK."})
+    extended_ops: bool = field(
+        default=False,
+        metadata={"doc": "Delegate every operator that XNNPACK has, not only matrix products."},
+    )
+    enable_bf16: bool = field(
+        default=False,
+        metadata={"doc": "Delegate bf16 operators; the device's CPU must have bf16 arithmetic."},
+    )
+
+
+@hookimpl
+def options() -> type:
+    return XnnpackOptions
+
+
+@hookimpl
+def recipes() -> Mapping[str, Mapping[str, Any]]:
+    return RECIPES
+
+
+@hookimpl
+def check(job: ExportJob) -> None:
+    if job.quantization.qmode is not None and job.model.dtype_override != "fp32":
+        raise ConfigError(
+            f"XNNPACK has no {job.quantization.qmode} kernels for {job.model.dtype_override}",
+            remedy="use model.dtype_override=fp32 (weights are quantized all the same), "
+            "or quantization.qmode=none",
+        )
+
+
+@hookimpl
+def model_ops(job: ExportJob) -> ModelOps:
+    from llmx.model.ops import plain_ops
+
+    ops = plain_ops(
+        kv_cache=job.model.use_kv_cache, fused_attention=job.model.use_sdpa_with_kv_cache
+    )
+    # The blockwise 4-bit kernels take groups of 32 channels and multiples of it.
+    return attrs.evolve(ops, group_multiple=32)
+
+
+@hookimpl
+def partitioners(job: ExportJob) -> Sequence[Any]:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    return [XnnpackPartitioner()]
+
+
+@hookimpl
+def runtime() -> str | None:
+    from executorch.runtime import Runtime
+
+    if Runtime.get().backend_registry.is_available("XnnpackBackend"):
+        return None
+    return "this build of the ExecuTorch runtime has no XNNPACK"

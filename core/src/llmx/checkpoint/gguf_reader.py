@@ -1,0 +1,139 @@
+"""Checkpoints in GGUF, the single-file format with block-quantized tensors.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from llmx.checkpoint.base import Checkpoint, PreTokenizer, TensorInfo
+from llmx.checkpoint.gguf_metadata import (
+    config_from_metadata,
+    generation_config_from_metadata,
+    tokenizer_config_from_metadata,
+)
+from llmx.checkpoint.gguf_tokenizer import control_tokens, write_tokenizer_json
+from llmx.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+STORED_AS_FLOAT = ("F64", "F32", "F16", "BF16")
+SPLIT_NAME = re.compile(r"-\d{5}-of-(\d{5})$")
+
+
+@frozen(kw_only=True, slots=False)
+class GgufCheckpoint(Checkpoint):
+    """``metadata`` holds the file's key-value pairs, ``entries`` its tensors' mapped bytes."""
+
+    metadata: Mapping[str, Any]
+    entries: Mapping[str, Any]
+
+    def read(self, name: str) -> torch.Tensor:
+        if name not in self.entries:
+            raise CheckpointError(f"{self.source} has no tensor {name}")
+        return _to_torch(self.source, self.entries[name])
+
+    def special_tokens(self) -> Mapping[str, int]:
+        return control_tokens(self.metadata)
+
+    def write_tokenizer(self, folder: Path, pre_tokenizer: PreTokenizer) -> Path | None:
+        if self.tokenizer_file is not None:
+            return super().write_tokenizer(folder, pre_tokenizer)
+        return write_tokenizer_json(self.source, self.metadata, folder, pre_tokenizer)
+
+
+def open_gguf(
+    path: Path, *, source: str, revision: str | None, tokenizer_file: Path | None = None
+) -> GgufCheckpoint:
+    """Read the header and map the tensors' bytes into memory.
+
+    Args:
+        tokenizer_file: a ``tokenizer.json`` that came with the file; it says more than the header.
+    """
+    import gguf
+
+    _refuse_split_name(path)
+    try:
+        reader = gguf.GGUFReader(path)
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
+    except (ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a complete GGUF file: {error}",
+            remedy="Fetch the file again: it is truncated or damaged.",
+        ) from error
+    if reader.byte_order != "I":
+        raise CheckpointError(
+            f"{path} was written for machines of the other byte order",
+            remedy="Fetch the file for this machine's byte order.",
+        )
+    if metadata.get("split.count", 1) > 1:
+        raise _split_error(path, metadata["split.count"])
+    entries = {tensor.name: tensor for tensor in reader.tensors}
+    tensors = {
+        name: TensorInfo(
+            tuple(int(size) for size in reversed(entry.shape)), entry.tensor_type.name.lower()
+        )
+        for name, entry in entries.items()
+    }
+    rope_factors = {
+        name: _to_torch(source, entries[name]).tolist()
+        for name in ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
+        if name in entries
+    }
+    return GgufCheckpoint(
+        source=source,
+        layout="gguf",
+        files=(path,),
+        tensors=tensors,
+        config=config_from_metadata(source, metadata, tensors, rope_factors),
+        generation_config=generation_config_from_metadata(metadata),
+        tokenizer_config=tokenizer_config_from_metadata(metadata),
+        tokenizer_file=tokenizer_file,
+        interleaved_qk=None,
+        revision=revision,
+        metadata=metadata,
+        entries=entries,
+    )
+
+
+def _to_torch(source: str, entry: Any) -> torch.Tensor:
+    """Float types as stored, everything else dequantized to fp32; always a copy of the bytes."""
+    import gguf
+    import numpy as np
+    import torch
+
+    kind = entry.tensor_type.name
+    if kind == "BF16":
+        shape = tuple(int(size) for size in reversed(entry.shape))
+        words: np.ndarray[Any, Any] = np.array(entry.data).view(np.int16)
+        return torch.from_numpy(words.reshape(shape)).view(torch.bfloat16)
+    if kind in STORED_AS_FLOAT:
+        return torch.from_numpy(np.array(entry.data))
+    try:
+        return torch.from_numpy(gguf.dequantize(entry.data, entry.tensor_type))
+    except (NotImplementedError, ValueError) as error:
+        raise CheckpointError(
+            f"{source}: tensor {entry.name} is stored as {kind.lower()}, which cannot be read",
+            remedy="Use a GGUF file with another quantization.",
+        ) from error
+
+
+def _refuse_split_name(path: Path) -> None:
+    match = SPLIT_NAME.search(path.stem)
+    if match and int(match[1]) > 1:
+        raise _split_error(path, int(match[1]))
+
+
+def _split_error(path: Path, count: int) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is one of {count} parts of a split GGUF file",
+        remedy="Join them first: gguf-split --merge FIRST_PART OUTPUT.",
+    )

@@ -1,0 +1,106 @@
+"""The command line. Each command's file is imported only when that command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from llmx import __version__
+from llmx.errors import LlmxError
+
+INTERRUPTED = 130
+DEBUG = "--debug"
+
+COMMANDS = {
+    "export": "Turn a checkpoint into an ExecuTorch program.",
+    "config": "Show the job that these options make, without exporting.",
+    "run": "Complete a prompt with an exported model.",
+    "chat": "Talk to an exported model.",
+    "models": "List the installed families, or the sizes of one.",
+    "backends": "List the installed backends, or the options of one.",
+    "plugins": "List what is installed and which hooks it implements.",
+}
+
+
+class LazyGroup(click.Group):
+    """Commands by name: ``llmx.cli.<name>`` holds the click command ``command``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"llmx.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from llmx.names import did_you_mean
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="llmx")
+@click.option(DEBUG, is_flag=True, expose_value=False, help="Show tracebacks of errors.")
+def group() -> None:
+    """Export LLMs to ExecuTorch."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code."""
+    sys.exit(invoke(sys.argv[1:] if arguments is None else arguments))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run one command; errors become lines on stderr and an exit code."""
+    debug = DEBUG in arguments
+    try:
+        words = [word for word in arguments if word != DEBUG]
+        result = group.main(words or ["--help"], prog_name="llmx", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        _report(
+            f"error: {error.format_message()}",
+            f"see `{context.command_path} --help`" if context else None,
+        )
+        return error.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except LlmxError as error:
+        if debug:
+            raise
+        _report(f"error: {error.message}", error.remedy)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        summary = str(error).strip().partition("\n")[0]
+        _report(
+            f"internal error: {type(error).__name__}: {summary}",
+            f"run again with {DEBUG} for the traceback",
+        )
+        return 1
+
+
+def _report(problem: str, remedy: str | None) -> None:
+    click.echo(click.style(problem, fg="red") if _colours() else problem, err=True)
+    if remedy:
+        click.echo(f"  {remedy}", err=True)
+
+
+def _colours() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")

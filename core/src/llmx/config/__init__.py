@@ -1,0 +1,28 @@
+"""The export job: its schema, and the ways to say it."""
+
+from __future__ import annotations
+
+from llmx.config.loading import ResolvedJob, load_job
+from llmx.config.schema import (
+    BaseOptions,
+    DebugOptions,
+    ExportJob,
+    ExportOptions,
+    ModelOptions,
+    MultimethodOptions,
+    QuantizationOptions,
+    SelectedBackend,
+)
+
+__all__ = [
+    "BaseOptions",
+    "DebugOptions",
+    "ExportJob",
+    "ExportOptions",
+    "ModelOptions",
+    "MultimethodOptions",
+    "QuantizationOptions",
+    "ResolvedJob",
+    "SelectedBackend",
+    "load_job",
+]

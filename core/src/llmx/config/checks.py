@@ -1,0 +1,130 @@
+"""What a job may not say: options that are not there yet, and options that contradict."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from llmx.errors import ConfigError
+from llmx.names import did_you_mean
+
+if TYPE_CHECKING:
+    from llmx.config.schema import ExportJob, ExportOptions, ModelOptions, QuantizationOptions
+
+QMODES = ("8da4w",)
+LATER_QMODES = ("int8", "8da4w-gptq", "4w")
+LATER_QMODE_PATTERN = re.compile(r"torchao:(8da|fpa)([1-8])w")
+EMBEDDING_PATTERN = re.compile(r"(torchao:)?(\d+),\s*(\d+)")
+EMBEDDING_BITS = (4, 8)
+LATER_EMBEDDING_BITS = (2,)
+
+
+def check_job(job: ExportJob) -> None:
+    """Raise :class:`ConfigError` for the first thing that cannot be honoured."""
+    for section in attrs.fields(type(job)):
+        options = getattr(job, section.name)
+        if attrs.has(type(options)):
+            _check_supported(section.name, options)
+    _check_base(job)
+    _check_model(job.model)
+    _check_lengths(job.export)
+    _check_quantization(job.quantization)
+
+
+def _check_supported(section: str, options: attrs.AttrsInstance) -> None:
+    for each in attrs.fields(type(options)):
+        reason = each.metadata.get("unsupported")
+        if reason is None:
+            continue
+        if getattr(options, each.name) != each.default:
+            raise ConfigError(f"{section}.{each.name} is not supported yet", remedy=reason)
+
+
+def _check_base(job: ExportJob) -> None:
+    if job.base.random_weights and job.base.checkpoint is not None:
+        raise ConfigError(
+            f"base.random_weights contradicts base.checkpoint {job.base.checkpoint}",
+            remedy="leave one of them out",
+        )
+
+
+def _check_model(model: ModelOptions) -> None:
+    if model.use_kv_cache:
+        return
+    if model.use_sdpa_with_kv_cache:
+        raise ConfigError(
+            "model.use_sdpa_with_kv_cache needs model.use_kv_cache",
+            remedy="add model.use_kv_cache=true",
+        )
+    if not model.enable_dynamic_shape:
+        raise ConfigError(
+            "model.enable_dynamic_shape=false needs model.use_kv_cache:"
+            " without a cache the whole text is passed again for each token",
+            remedy="add model.use_kv_cache=true, or leave the shape dynamic",
+        )
+
+
+def _check_lengths(export: ExportOptions) -> None:
+    for name in ("max_seq_length", "max_context_length"):
+        value = getattr(export, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"export.{name} is {value}; it must be at least 1 token")
+    sequence, context = export.max_seq_length, export.max_context_length
+    if sequence is not None and context is not None and context < sequence:
+        raise ConfigError(
+            f"export.max_context_length {context} is shorter than export.max_seq_length {sequence}",
+            remedy="raise the first or lower the second",
+        )
+
+
+def _check_quantization(quantization: QuantizationOptions) -> None:
+    if quantization.qmode is not None:
+        _check_qmode(quantization.qmode)
+    if quantization.embedding_quantize is not None:
+        _check_embedding(quantization.embedding_quantize)
+    if quantization.group_size is None:
+        return
+    if quantization.qmode is None:
+        raise ConfigError(
+            f"quantization.group_size {quantization.group_size} needs quantization.qmode",
+            remedy=f"add quantization.qmode={QMODES[0]}, or leave the group size out",
+        )
+    if quantization.group_size < 1:
+        raise ConfigError(
+            f"quantization.group_size is {quantization.group_size}; it must be at least 1 weight"
+        )
+
+
+def _check_qmode(qmode: str) -> None:
+    if qmode in QMODES:
+        return
+    if qmode in LATER_QMODES or LATER_QMODE_PATTERN.fullmatch(qmode):
+        raise ConfigError(
+            f"quantization.qmode {qmode} is not supported yet", remedy=f"use {', '.join(QMODES)}"
+        )
+    raise ConfigError(
+        f"unknown quantization.qmode {qmode!r}{did_you_mean(qmode, (*QMODES, *LATER_QMODES))}",
+        remedy=f"use {', '.join(QMODES)}, or none",
+    )
+
+
+def _check_embedding(text: str) -> None:
+    match = EMBEDDING_PATTERN.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"quantization.embedding_quantize {text!r} is not '<bits>,<group size>'",
+            remedy="for example 4,32",
+        )
+    bits = int(match[2])
+    if match[1] or bits in LATER_EMBEDDING_BITS:
+        raise ConfigError(
+            f"quantization.embedding_quantize {text} is not supported yet",
+            remedy="use 4,<group size> or 8,<group size>",
+        )
+    if bits not in EMBEDDING_BITS:
+        raise ConfigError(
+            f"quantization.embedding_quantize {text}: an embedding cannot have {bits} bits",
+            remedy="use 4,<group size> or 8,<group size>",
+        )

@@ -1,0 +1,284 @@
+"""The export job's options: one field per key, with ExecuTorch's ``LlmConfig`` names.
+
+Field names, meanings and defaults are those of ``executorch.extension.llm.export.config``, so that
+its YAML files load here. An ``unsupported`` option is accepted at its default only.
+"""
+
+# ruff: noqa: RUF009 -- option() is attrs.field() with metadata
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+from attrs import field, frozen
+
+from llmx.config.checks import check_job
+from llmx.config.metadata import Metadata, parse_metadata
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+CLASSIC_LENGTH = 128
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    unsupported: str | None = None,
+    converter: Callable[[Any], Any] | None = None,
+) -> Any:
+    """A field with its one-line meaning, and the reason why it cannot be set yet, if any."""
+    metadata = {"doc": doc, "unsupported": unsupported}
+    return field(default=default, metadata=metadata, converter=converter)
+
+
+@frozen(kw_only=True)
+class BaseOptions:
+    """Which model, and where its parts are."""
+
+    model_class: str = field(metadata={"doc": "Model family, or family and size in one name."})
+    size: str | None = option(None, "Published size; none is the family's default.")
+    checkpoint: str | None = option(None, "Path or hub id of the weights.")
+    revision: str | None = option(None, "Branch, tag or commit of a hub download.")
+    params: str | None = option(None, "JSON file with the model's parameters.")
+    random_weights: bool = option(False, "Export untrained weights, to try a pipeline out.")
+    tokenizer_path: str | None = option(None, "Tokenizer file; none is the checkpoint's own.")
+    metadata: Metadata = option(
+        None, "Constant methods to add to the program: JSON text or a mapping.",
+        converter=parse_metadata,
+    )  # fmt: skip
+    lora_config: Mapping[str, Any] | None = option(
+        None, "LoRA adapter.", unsupported="merge the adapter into the checkpoint first"
+    )
+    use_lora: int = option(
+        0, "Rank of the adapter of a QAT checkpoint.", unsupported="use a plain checkpoint"
+    )
+    preq_mode: str | None = option(
+        None, "How a pre-quantized checkpoint was made.", unsupported="use a float checkpoint"
+    )
+    preq_group_size: int = option(
+        32, "Group size of a pre-quantized checkpoint.", unsupported="use a float checkpoint"
+    )
+    preq_embedding_quantize: str = option(
+        "8,0", "Embedding format of a pre-quantized checkpoint.",
+        unsupported="use a float checkpoint",
+    )  # fmt: skip
+
+
+@frozen(kw_only=True)
+class ModelOptions:
+    """How the decoder is built."""
+
+    dtype_override: Dtype = option("fp32", "Float type of weights and activations.")
+    enable_dynamic_shape: bool = option(True, "Prompts of any length up to max_seq_length.")
+    use_kv_cache: bool = option(False, "Keep keys and values of earlier tokens.")
+    use_sdpa_with_kv_cache: bool = option(False, "Fused attention over the KV cache.")
+    use_shared_embedding: bool = option(
+        False, "One quantized table for embedding and head.",
+        unsupported="leave it out; needs low-bit kernels",
+    )  # fmt: skip
+    expand_rope_table: bool = option(
+        False, "Rope tables expanded over the head dimension.",
+        unsupported="leave it out; it changes no result",
+    )  # fmt: skip
+    use_attention_sink: str | None = option(
+        None, "'<sink>,<window>': keep the first tokens when the cache is full.",
+        unsupported="raise export.max_context_length instead",
+    )  # fmt: skip
+    output_prune_map: str | None = option(
+        None, "JSON map of output tokens to keep.", unsupported="export the full vocabulary"
+    )
+    input_prune_map: str | None = option(
+        None, "JSON map of input tokens to keep.", unsupported="export the full vocabulary"
+    )
+    quantize_kv_cache: bool = option(
+        False, "Keep the KV cache in int8, scaled per token.",
+        unsupported="leave it out; the cache keeps the model's float type",
+    )  # fmt: skip
+    static_quantize_kv_cache: bool = option(
+        False, "Keep the KV cache in int8 with one fixed scale.",
+        unsupported="leave it out; the cache keeps the model's float type",
+    )  # fmt: skip
+    static_quantize_kv_cache_scale: float = option(
+        1.0 / 127.0, "That fixed scale.", unsupported="leave it out"
+    )
+    local_global_attention: list[int] | None = option(
+        None, "Sliding window per layer in tokens, repeated as a pattern; 0 is global.",
+        unsupported="leave it out; every layer attends to the whole context",
+    )  # fmt: skip
+    use_moe_quantized_op: bool = option(
+        False, "Fused operator for mixture-of-experts layers.",
+        unsupported="leave it out; the decoder is dense",
+    )  # fmt: skip
+
+
+@frozen(kw_only=True)
+class ExportOptions:
+    """Lengths in tokens, and where the result goes.
+
+    A length of ``None`` is automatic: 2048 tokens, or the model's own limit if that is smaller.
+    """
+
+    max_seq_length: int | None = option(CLASSIC_LENGTH, "Longest input of one call.")
+    max_context_length: int | None = option(CLASSIC_LENGTH, "Tokens the model can look back on.")
+    output_dir: str | None = option(None, "Folder to write; none is named after the job.")
+    output_name: str | None = option(None, "File name of the program.")
+    so_library: str | None = option(
+        None, "Library with quantized operators.", unsupported="leave it out; they are built in"
+    )
+    export_only: bool = option(
+        False, "Stop after torch.export.", unsupported="leave it out; a program is written"
+    )
+    foundation_weights_file: str | None = option(
+        None, "Separate file for the model's weights.", unsupported="weights stay in the program"
+    )
+    lora_weights_file: str | None = option(
+        None, "Separate file for the adapter's weights.", unsupported="weights stay in the program"
+    )
+
+
+@frozen(kw_only=True)
+class QuantizationOptions:
+    """How weights become small."""
+
+    qmode: str | None = option(None, "Scheme of the linear layers: 8da4w, or none.")
+    group_size: int | None = option(None, "Weights per scale; none picks one that divides.")
+    embedding_quantize: str | None = option(None, "'<bits>,<group size>' of the embedding.")
+    use_hqq: bool = option(
+        True, "Refine scales by HQQ.", unsupported="leave it out; the scale search has no switch"
+    )
+    pt2e_quantize: str | None = option(
+        None, "Quantizer of the backend, by name.", unsupported="use quantization.qmode"
+    )
+    use_spin_quant: str | None = option(
+        None, "SpinQuant rotations.", unsupported="use a plain checkpoint"
+    )
+    use_qat: bool = option(
+        False, "The checkpoint was trained for quantization.", unsupported="use a plain checkpoint"
+    )
+    quantize_scope: Literal["full", "linear"] = option(
+        "full", "What pt2e quantizes.", unsupported="use quantization.qmode"
+    )
+    calibration_tasks: list[str] | None = option(
+        None, "Evaluation tasks to calibrate on.", unsupported="8da4w needs no calibration"
+    )
+    calibration_limit: int | None = option(
+        None, "Number of calibration samples.", unsupported="8da4w needs no calibration"
+    )
+    calibration_seq_length: int | None = option(
+        None, "Tokens per calibration sample.", unsupported="8da4w needs no calibration"
+    )
+    calibration_data: str = option(
+        "Once upon a time", "Prompt to calibrate on.", unsupported="8da4w needs no calibration"
+    )
+
+
+@frozen(kw_only=True)
+class DebugOptions:
+    """What to show and keep for people who look inside."""
+
+    generate_full_logits: bool = option(False, "Logits of every token, not of the last only.")
+    verbose: bool = option(False, "Show which operators were delegated.")
+    profile_memory: bool = option(
+        False, "Trace of activation memory.", unsupported="stage peaks are reported anyway"
+    )
+    profile_path: str | None = option(
+        None, "HTML profile of the export.", unsupported="stage times are reported anyway"
+    )
+    generate_etrecord: bool = option(
+        False, "Record that links the program to its source.", unsupported="leave it out"
+    )
+
+
+@frozen(kw_only=True)
+class MultimethodOptions:
+    """Several methods in one program."""
+
+    methods: Sequence[Any] = option(
+        (), "Methods to export.", unsupported="export one program per method", converter=tuple
+    )
+    share_mutable_buffers: bool = option(
+        False, "One KV cache for all methods.", unsupported="export one program per method"
+    )
+
+
+@frozen
+class SelectedBackend:
+    """The backend that lowers the job, and its own options; no name leaves it to portable kernels.
+
+    ``options`` is an instance of the attrs class that the backend's ``options`` hook gives.
+    """
+
+    name: str | None = None
+    options: Any = None
+
+
+@frozen(kw_only=True)
+class ExportJob:
+    """Everything that decides what is exported.
+
+    Raises:
+        ConfigError: options that contradict each other or cannot be honoured.
+    """
+
+    base: BaseOptions
+    model: ModelOptions = ModelOptions()
+    export: ExportOptions = ExportOptions()
+    quantization: QuantizationOptions = QuantizationOptions()
+    backend: SelectedBackend = SelectedBackend()
+    debug: DebugOptions = DebugOptions()
+    multimethod: MultimethodOptions = MultimethodOptions()
+    recipe: str | None = field(default=None, metadata={"doc": "Named starting point."})
+
+    def __attrs_post_init__(self) -> None:
+        check_job(self)
+
+    @classmethod
+    def create(cls, family: str, *, config: Path | None = None, **options: Any) -> ExportJob:
+        """A job as ``llmx export FAMILY`` would make it.
+
+        Args:
+            family: name of an installed family.
+            config: YAML file to start from, instead of the recipe.
+            options: by field name (``size="135m"``, ``qmode=None``, ``backend="name"``), or by
+                dotted key (``**{"model.use_kv_cache": True}``).
+
+        Raises:
+            ConfigError: unknown name, or a value that does not fit.
+            PluginError: the family or backend is not installed.
+        """
+        from llmx.config.loading import load_job, settings_from_names
+
+        settings = settings_from_names(options)
+        return load_job(
+            family=family, config=config, settings=settings, origin="the arguments of create()"
+        ).job
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options, nested and JSON-able, in schema order; loading it gives this job again."""
+        return {
+            each.name: self._backend_dict() if each.name == "backend" else _plain(value)
+            for each, value in (
+                (each, getattr(self, each.name)) for each in attrs.fields(ExportJob)
+            )
+        }
+
+    def _backend_dict(self) -> dict[str, Any] | None:
+        if self.backend.name is None:
+            return None
+        return {self.backend.name: _plain(self.backend.options)}
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON types."""
+    if attrs.has(type(value)):
+        return {each.name: _plain(getattr(value, each.name)) for each in attrs.fields(type(value))}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

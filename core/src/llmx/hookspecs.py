@@ -1,0 +1,193 @@
+"""The seam between llmx and its plugins: every hook, with when it is called and what it gives.
+
+A *family* plugin (entry-point group ``llmx.families``) brings one model family, a *backend* plugin
+(group ``llmx.backends``) one way to lower it. A plugin is any module or object with functions of
+these names marked ``@llmx.hookimpl``; implementations may take fewer arguments than the hook.
+Plugin modules are imported by listings too: import torch inside the functions, not at the top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from executorch.exir import ExecutorchBackendConfig
+
+    from llmx.checkpoint import Checkpoint, TokenIds, WeightMap
+    from llmx.config import ExportJob
+    from llmx.model.ops import BuildOptions, ModelOps
+    from llmx.model.params import DecoderParams, ModelSize
+    from llmx.progress import Progress
+
+PROJECT = "llmx"
+hookspec = pluggy.HookspecMarker(PROJECT)
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def hookimpl(function: F) -> F:
+    """Mark a plugin's function as the implementation of the hook of the same name."""
+    return pluggy.HookimplMarker(PROJECT)(function)
+
+
+class FamilySpec(Protocol):
+    """Hooks of a model family. All are first-result: the family's answer wins over core's."""
+
+    @hookspec(firstresult=True)
+    def sizes(self) -> Mapping[str, ModelSize]:
+        """Published sizes by name, the default one first.
+
+        When: by ``llmx models FAMILY`` and at the start of every export. Required.
+        """
+
+    @hookspec(firstresult=True)
+    def default_params(self, size: str | None) -> DecoderParams:
+        """Parameters of a published size; ``None`` is the family's default size.
+
+        When: before anything is loaded. Core's default looks the size up in ``sizes()``.
+        """
+
+    @hookspec(firstresult=True)
+    def hub_repo(self, size: str | None) -> str | None:
+        """Hub id that holds the weights of this size.
+
+        When: no checkpoint was named. Core's default takes it from ``sizes()``.
+        """
+
+    @hookspec(firstresult=True)
+    def load_checkpoint(
+        self, source: str, revision: str | None, params: Path | None, progress: Progress
+    ) -> Checkpoint:
+        """Open a path or hub id lazily: names, shapes and dtypes now, bytes only when asked.
+
+        When: once per export. Core's default recognises safetensors, .pth and GGUF by content.
+        """
+
+    @hookspec(firstresult=True)
+    def params_from_hf(self, config: Mapping[str, Any]) -> DecoderParams:
+        """Parameters from a checkpoint's own ``config.json`` fields.
+
+        When: once, after ``load_checkpoint``; GGUF and Meta headers arrive in the same form.
+        Core's default knows the common fields and refuses those that it cannot honour.
+        """
+
+    @hookspec(firstresult=True)
+    def convert_weights(
+        self, checkpoint: Checkpoint, params: DecoderParams
+    ) -> WeightMap | Iterable[tuple[str, torch.Tensor]]:
+        """How the checkpoint's tensors become the decoder's: a declarative map, or the tensors.
+
+        When: once, before any byte is read. Required. An iterable yields (llmx name, tensor) in
+        layer order; a ``WeightMap`` is applied by core, which reports what does not fit.
+        """
+
+    @hookspec(firstresult=True)
+    def token_ids(self, checkpoint: Checkpoint | None) -> TokenIds:
+        """The bos id and all eos ids: the checkpoint's own where it has them, else as published.
+
+        When: once per export; ``None`` for random weights. Required.
+        """
+
+    @hookspec(firstresult=True)
+    def gguf_pre_tokenizer(self, name: str) -> Mapping[str, Any] | None:
+        """The ``pre_tokenizer`` section of ``tokenizer.json`` for a name that GGUF files carry.
+
+        When: a GGUF checkpoint's tokenizer is converted; the file stores the name only.
+        """
+
+    @hookspec(firstresult=True)
+    def chat_template(self, checkpoint: Checkpoint) -> str | None:
+        """The Jinja chat template. Core's default is the checkpoint's own.
+
+        When: the artifact is written.
+        """
+
+    @hookspec(firstresult=True)
+    def build_model(
+        self, params: DecoderParams, ops: ModelOps, build: BuildOptions
+    ) -> torch.nn.Module:
+        """The eager model: ``forward(tokens [1, S], input_pos [1])`` to logits.
+
+        When: once, on the meta device. Core's default is ``llmx.model.Decoder``.
+        """
+
+    @hookspec(firstresult=True)
+    def default_backend(self) -> str:
+        """Name of the backend that this distribution depends on.
+
+        When: neither a config file nor ``--backend`` names one.
+        """
+
+
+class BackendSpec(Protocol):
+    """Hooks of a backend."""
+
+    @hookspec(firstresult=True)
+    def options(self) -> type:
+        """An attrs class; its fields become ``backend.<name>.*`` keys and flags.
+
+        When: the configuration is loaded. Must not import torch.
+        """
+
+    @hookspec(firstresult=True)
+    def recipes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Named starting points, each a mapping of dotted keys to values; ``default`` is used
+        when neither a config file nor ``--recipe`` is given.
+
+        When: the configuration is resolved. Must not import torch.
+        """
+
+    @hookspec
+    def check(self, job: ExportJob) -> None:
+        """Refuse a job that this backend cannot do: raise ``ConfigError`` with a remedy.
+
+        When: after the configuration is resolved, before anything is loaded.
+        """
+
+    @hookspec(firstresult=True)
+    def model_ops(self, job: ExportJob) -> ModelOps:
+        """The parts that the decoder is built with: norm, rope and attention flavours.
+
+        When: once, before the decoder is built. Core's default is plain PyTorch.
+        """
+
+    @hookspec(firstresult=True)
+    def quantizers(self, job: ExportJob) -> Sequence[Any]:
+        """pt2e quantizers for ``quantization.pt2e_quantize``; empty where there are none.
+
+        When: after ``torch.export``, before lowering.
+        """
+
+    @hookspec(firstresult=True)
+    def partitioners(self, job: ExportJob) -> Sequence[Any]:
+        """ExecuTorch partitioners, in the order in which they are applied.
+
+        When: at lowering.
+        """
+
+    @hookspec(firstresult=True)
+    def edge_passes(self, job: ExportJob) -> Sequence[Any]:
+        """Passes over the edge program before partitioning; empty where there are none.
+
+        When: at lowering.
+        """
+
+    @hookspec(firstresult=True)
+    def program_config(self, job: ExportJob) -> ExecutorchBackendConfig:
+        """How the edge program becomes an ExecuTorch program.
+
+        When: after delegation. Core's default plans memory for the longest input.
+        """
+
+    @hookspec(firstresult=True)
+    def runtime(self) -> str | None:
+        """``None`` if this machine can execute what the backend produces, else why not.
+
+        When: by checks after an export and by ``llmx backends``.
+        """

@@ -1,0 +1,109 @@
+"""The eager model, built once with the right parts and filled tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from llmx.checkpoint import WeightMap, apply, plan
+from llmx.config import ExportJob
+from llmx.errors import CheckpointError
+from llmx.lower.source import Source
+from llmx.model.ops import BuildOptions
+from llmx.plugins import Plugins
+from llmx.progress import Stages
+from llmx.quantize.account import WeightRecord
+from llmx.quantize.load import load_weights
+from llmx.quantize.plan import Scheme, plan_quantization
+from llmx.quantize.random_weights import random_weights
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TIED = {"embedding.weight": "head.weight"}
+
+
+@frozen
+class Blueprint:
+    """A model without weights, and everything that was decided about them before reading any."""
+
+    model: nn.Module
+    dtype: torch.dtype
+    shapes: Mapping[str, tuple[int, ...]]
+    tied: Mapping[str, str]
+    schemes: Mapping[str, Scheme]
+    tensors: Iterable[tuple[str, Tensor]]
+
+
+def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
+    """Build the model on the meta device and match it with the checkpoint.
+
+    Raises:
+        CheckpointError: tensors are missing, left over or of the wrong shape.
+        ConfigError: a quantization that does not fit a layer.
+    """
+    params, dtype = source.params, DTYPES[job.model.dtype_override]
+    assert job.export.max_context_length is not None
+    options = BuildOptions(
+        dtype=dtype,
+        max_context_length=job.export.max_context_length,
+        full_logits=job.debug.generate_full_logits,
+    )
+    ops = plugins.backend.model_ops(job=job)
+    with torch.device("meta"):
+        model = plugins.family.build_model(params=params, ops=ops, build=options)
+    tied = TIED if params.tied_embeddings else {}
+    shapes = {
+        name: tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if name not in tied.values()
+    }
+    schemes = plan_quantization(model, job.quantization, group_multiple=ops.group_multiple)
+    tensors = _tensors(source, plugins, shapes)
+    return Blueprint(model.eval(), dtype, shapes, tied, schemes, tensors)
+
+
+def fill(blueprint: Blueprint, stages: Stages, *, hqq: bool) -> list[WeightRecord]:
+    """Read, convert and quantize every weight, and account for it."""
+    records = load_weights(
+        blueprint.model,
+        blueprint.tensors,
+        blueprint.schemes,
+        dtype=blueprint.dtype,
+        tied=blueprint.tied,
+        hqq=hqq,
+    )
+    total = len({name.rpartition(".")[0] for name in blueprint.shapes}) + len(blueprint.tied)
+    named = ((record.name, record) for record in records)
+    return [record for _, record in stages.track(named, total)]
+
+
+def _tensors(
+    source: Source, plugins: Plugins, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterable[tuple[str, Tensor]]:
+    if source.checkpoint is None:
+        return random_weights(shapes)
+    converted = plugins.family.convert_weights(checkpoint=source.checkpoint, params=source.params)
+    if isinstance(converted, WeightMap):
+        steps = plan(converted, source.checkpoint, shapes)
+        return apply(steps, source.checkpoint)
+    return _checked(converted, shapes)
+
+
+def _checked(
+    tensors: Iterable[tuple[str, Tensor]], shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Pass on what a plugin converts itself, as strictly as a weight map is checked."""
+    missing = dict(shapes)
+    for name, tensor in tensors:
+        if name not in missing:
+            raise CheckpointError(f"convert_weights gave {name}, which the model does not want")
+        if tuple(tensor.shape) != missing.pop(name):
+            raise CheckpointError(
+                f"convert_weights gave {name} as {list(tensor.shape)}, "
+                f"the model wants {list(shapes[name])}"
+            )
+        yield name, tensor
+    if missing:
+        raise CheckpointError(f"convert_weights gave no {', '.join(sorted(missing)[:3])}")

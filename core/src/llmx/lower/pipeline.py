@@ -1,0 +1,160 @@
+"""One export from beginning to end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import attrs
+from executorch.exir import ExecutorchProgramManager
+
+from llmx.artifact import Artifact, check_output, staged, write_manifest
+from llmx.checkpoint import Checkpoint, source_hashes
+from llmx.config import ExportJob
+from llmx.errors import LoweringError
+from llmx.lower.build import Blueprint, draw, fill
+from llmx.lower.bundle import write_tokenizer
+from llmx.lower.capture import capture, example_inputs
+from llmx.lower.methods import constant_methods
+from llmx.lower.program import finish, lower
+from llmx.lower.source import open_source, resolve_lengths
+from llmx.model.params import DecoderParams
+from llmx.plugins import Plugins, load
+from llmx.progress import Stages
+from llmx.report.delegation import count_delegation
+from llmx.report.manifest import (
+    describe_model,
+    describe_source,
+    describe_stages,
+    describe_weights,
+    versions,
+)
+from llmx.run.parity import Check, check_parity
+
+DEFAULT_PROGRAM_NAME = "model.pte"
+
+
+def output_folder(job: ExportJob) -> Path:
+    """Where the artifact goes: ``export.output_dir``, or a folder named after the job."""
+    if job.export.output_dir is not None:
+        return Path(job.export.output_dir)
+    weights = job.quantization.qmode or job.model.dtype_override
+    words = (job.base.model_class, job.base.size, job.backend.name, weights)
+    return Path("-".join(word for word in words if word))
+
+
+def run(job: ExportJob, stages: Stages) -> Artifact:
+    """The stages of ``llmx.export``, in their order."""
+    plugins = load(job.base.model_class, job.backend.name)
+    family, backend = plugins.family, plugins.backend
+    backend.check(job=job)
+    folder = output_folder(job)
+    check_output(folder)
+
+    with stages.stage("open checkpoint"):
+        source = open_source(job.base, family, stages.display)
+        tokens = family.token_ids(checkpoint=source.checkpoint)
+        job = resolve_lengths(job, source.params)
+    with stages.stage("build model"):
+        blueprint = draw(job, source, plugins)
+    with ThreadPoolExecutor(1) as background, staged(folder) as scratch:
+        hashes = background.submit(_hashes, source.checkpoint)
+        with stages.stage("tokenizer"):
+            tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
+        with stages.stage("load and quantize"):
+            records = fill(blueprint, stages, hqq=job.quantization.use_hqq)
+        with stages.stage("torch.export"):
+            captured = capture(blueprint.model, *_inputs(job))
+        with stages.stage("lower"):
+            edge = lower(
+                captured,
+                backend.partitioners(job=job),
+                backend.edge_passes(job=job),
+                constant_methods(job, source.params, tokens),
+            )
+            delegation = count_delegation(edge.exported_program().graph_module)
+        with stages.stage("emit program"):
+            path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
+            program = _write_program(finish(edge, backend.program_config(job=job)), path)
+        with stages.stage("check"):
+            checks = _check(path, blueprint, source.params, job, plugins, stages)
+        manifest = {
+            "family": job.base.model_class,
+            "size": job.base.size,
+            "versions": versions(plugins),
+            "config": job.to_dict(),
+            "source": describe_source(job, source.checkpoint, hashes.result()),
+            "model": describe_model(source.params, tokens, blueprint.dtype.itemsize),
+            "program": program,
+            "tokenizer": None if tokenizer is None else tokenizer.name,
+            "chat_template": _chat_template(source.checkpoint, plugins),
+            "weights": describe_weights(records),
+            "delegation": attrs.asdict(delegation),
+            "checks": [{**attrs.asdict(each), "passed": each.passed} for each in checks],
+            "stages": describe_stages(stages.records),
+            "notes": list(stages.notes),
+        }
+        write_manifest(scratch, manifest)
+    return Artifact.open(folder)
+
+
+def _inputs(job: ExportJob) -> tuple[Any, Any]:
+    assert job.export.max_seq_length is not None
+    return example_inputs(
+        kv_cache=job.model.use_kv_cache,
+        dynamic=job.model.enable_dynamic_shape,
+        max_seq_length=job.export.max_seq_length,
+    )
+
+
+def _write_program(program: ExecutorchProgramManager, path: Path) -> Mapping[str, Any]:
+    with path.open("wb") as file:
+        program.write_to_file(file)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+
+
+def _check(
+    program: Path,
+    blueprint: Blueprint,
+    params: DecoderParams,
+    job: ExportJob,
+    plugins: Plugins,
+    stages: Stages,
+) -> list[Check]:
+    """Compare the program with the eager model, where this machine can run it."""
+    reason = plugins.backend.runtime()
+    if reason is not None:
+        stages.note(f"not checked against the eager model: {reason}")
+        return []
+    assert job.export.max_seq_length is not None
+    checks = check_parity(
+        program,
+        blueprint.model,
+        dtype=blueprint.dtype,
+        kv_cache=job.model.use_kv_cache,
+        dynamic=job.model.enable_dynamic_shape,
+        max_seq_length=job.export.max_seq_length,
+        vocab_size=params.vocab_size,
+    )
+    failed = [each for each in checks if not each.passed]
+    if failed:
+        worst = max(failed, key=lambda each: each.figure)
+        raise LoweringError(
+            f"the program does not compute what the model computes: {worst.name} fails, "
+            f"{worst.figure:.3g} exceeds {worst.bound:.3g}",
+            remedy="nothing was written; please report this with the output of llmx config",
+        )
+    return checks
+
+
+def _hashes(checkpoint: Checkpoint | None) -> Mapping[str, str]:
+    return {} if checkpoint is None else source_hashes(checkpoint)
+
+
+def _chat_template(checkpoint: Checkpoint | None, plugins: Plugins) -> str | None:
+    return None if checkpoint is None else plugins.family.chat_template(checkpoint=checkpoint)

@@ -1,0 +1,68 @@
+"""From the exported program to an ExecuTorch program: edge dialect, delegation, memory plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from executorch.exir import (
+    EdgeCompileConfig,
+    EdgeProgramManager,
+    ExecutorchBackendConfig,
+    ExecutorchProgramManager,
+    to_edge_transform_and_lower,
+)
+from executorch.exir.passes import MemoryPlanningPass
+from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
+from torch.export import ExportedProgram
+
+from llmx.errors import LlmxError, LoweringError
+
+
+def lower(
+    program: ExportedProgram,
+    partitioners: Sequence[Any],
+    edge_passes: Sequence[Any],
+    constant_methods: Mapping[str, Any],
+) -> EdgeProgramManager:
+    """Edge dialect with the partitioners' parts delegated and the metadata methods attached."""
+    try:
+        return to_edge_transform_and_lower(
+            program,
+            transform_passes=list(edge_passes),
+            partitioner=list(partitioners),
+            constant_methods=dict(constant_methods),
+            # The custom attention operators are outside the core ATen set that is checked for.
+            compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
+        )
+    except LlmxError:
+        raise
+    except Exception as error:
+        raise LoweringError(
+            f"lowering failed: {type(error).__name__}: {_first_line(error)}",
+            remedy="run again with --debug",
+        ) from error
+
+
+def default_program_config() -> ExecutorchBackendConfig:
+    """Memory planned for the longest input; KV caches updated in place."""
+    return ExecutorchBackendConfig(
+        memory_planning_pass=MemoryPlanningPass(),
+        sym_shape_eval_pass=ConstraintBasedSymShapeEvalPass(),
+        run_reinplace_pass=True,
+    )
+
+
+def finish(edge: EdgeProgramManager, config: ExecutorchBackendConfig) -> ExecutorchProgramManager:
+    """Plan memory and emit the program."""
+    try:
+        return edge.to_executorch(config)
+    except Exception as error:
+        raise LoweringError(
+            f"the program could not be emitted: {type(error).__name__}: {_first_line(error)}",
+            remedy="run again with --debug",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]

@@ -1,0 +1,94 @@
+"""Where an export's weights and parameters come from, and whether they agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+from attrs import frozen
+
+from llmx.checkpoint import Checkpoint
+from llmx.checkpoint.companions import read_companions
+from llmx.config import BaseOptions, ExportJob
+from llmx.errors import CheckpointError, ConfigError
+from llmx.hookspecs import FamilySpec
+from llmx.model.params import DecoderParams
+from llmx.progress import Progress
+
+AUTOMATIC_CONTEXT = 2048
+
+
+@frozen
+class Source:
+    """An open checkpoint (``None`` for random weights) and the parameters that hold for it."""
+
+    checkpoint: Checkpoint | None
+    params: DecoderParams
+
+
+def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> Source:
+    """Open the checkpoint, or download it, and settle the parameters.
+
+    A parameter file wins over the checkpoint's own configuration, which wins over the published
+    size. A size that was asked for must agree with what the checkpoint says.
+
+    Raises:
+        CheckpointError: no weights are named, or they are not of the size that was asked for.
+    """
+    published = family.default_params(size=base.size)
+    params_file = None if base.params is None else Path(base.params)
+    if base.random_weights:
+        if params_file is None:
+            return Source(None, published)
+        described = read_companions(params_file.parent, params_file).describe({})
+        return Source(None, family.params_from_hf(config=described.config))
+    source = base.checkpoint or family.hub_repo(size=base.size)
+    if source is None:
+        raise CheckpointError(
+            f"no weights are named for {base.model_class}",
+            remedy="give --checkpoint PATH or HUB_ID, or --random-weights to try things out",
+        )
+    checkpoint = family.load_checkpoint(
+        source=source, revision=base.revision, params=params_file, progress=progress
+    )
+    if not checkpoint.config:
+        return Source(checkpoint, published)
+    params = family.params_from_hf(config=checkpoint.config)
+    if base.size is not None:
+        _check_size(params, published, base.size, checkpoint.source)
+    return Source(checkpoint, params)
+
+
+def _check_size(params: DecoderParams, published: DecoderParams, size: str, source: str) -> None:
+    names = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size")
+    differing = [
+        f"{name} is {getattr(params, name)}, not {getattr(published, name)}"
+        for name in names
+        if getattr(params, name) != getattr(published, name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{source} is not of size {size}: {'; '.join(differing)}",
+            remedy="leave --size out to take the checkpoint as it is",
+        )
+
+
+def resolve_lengths(job: ExportJob, params: DecoderParams) -> ExportJob:
+    """The job with its automatic lengths filled in, in tokens.
+
+    Raises:
+        ConfigError: a context longer than the model was made for.
+    """
+    lengths = job.export
+    context = lengths.max_context_length
+    if context is None:
+        context = min(AUTOMATIC_CONTEXT, params.max_position)
+    if context > params.max_position:
+        raise ConfigError(
+            f"export.max_context_length={context} is more than the {params.max_position} tokens "
+            "that the model was made for",
+            remedy=f"use at most {params.max_position}",
+        )
+    sequence = context if lengths.max_seq_length is None else lengths.max_seq_length
+    resolved = attrs.evolve(lengths, max_context_length=context, max_seq_length=sequence)
+    return attrs.evolve(job, export=resolved)

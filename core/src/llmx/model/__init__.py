@@ -1,0 +1,1 @@
+"""The eager model: plain-data parameters, and the decoder built from them with torch."""

@@ -1,0 +1,48 @@
+"""Grouped-query attention with rotary positions."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from llmx.model.ops import AttentionShape, BuildOptions, ModelOps
+from llmx.model.params import DecoderParams
+from llmx.model.rope import apply_rope
+
+
+class Attention(nn.Module):
+    """Projections, optional q/k norms (per head, before rope), and the backend's attention core."""
+
+    def __init__(self, params: DecoderParams, ops: ModelOps, build: BuildOptions) -> None:
+        super().__init__()
+        self.head_dim = params.head_dim
+        width, kv_width = params.n_heads * self.head_dim, params.n_kv_heads * self.head_dim
+        self.q_proj = nn.Linear(params.dim, width, bias=params.qkv_bias)
+        self.k_proj = nn.Linear(params.dim, kv_width, bias=params.qkv_bias)
+        self.v_proj = nn.Linear(params.dim, kv_width, bias=params.qkv_bias)
+        self.o_proj = nn.Linear(width, params.dim, bias=params.output_bias)
+        if params.qk_norm:
+            self.q_norm = ops.norm(self.head_dim, params.norm_eps)
+            self.k_norm = ops.norm(self.head_dim, params.norm_eps)
+        else:
+            self.q_norm = self.k_norm = nn.Identity()
+        self.rotate_half = ops.rotate_half(self.head_dim, params.rotary_dim)
+        shape = AttentionShape(
+            n_heads=params.n_heads,
+            n_kv_heads=params.n_kv_heads,
+            head_dim=params.head_dim,
+            max_context_length=build.max_context_length,
+            dtype=build.dtype,
+        )
+        self.core = ops.attention(shape)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(1, -1, x.shape[-1] // self.head_dim, self.head_dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, start: int) -> Tensor:
+        """x [1, S, dim], cos and sin [1, S, 1, head_dim], positions [S] from ``start`` on."""
+        q = apply_rope(self.q_norm(self._heads(self.q_proj(x))), cos, sin, self.rotate_half)
+        k = apply_rope(self.k_norm(self._heads(self.k_proj(x))), cos, sin, self.rotate_half)
+        v = self._heads(self.v_proj(x))
+        attended = self.core(q, k, v, positions, start)
+        out: Tensor = self.o_proj(attended.reshape(1, -1, self.o_proj.in_features))
+        return out

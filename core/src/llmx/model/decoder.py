@@ -1,0 +1,72 @@
+"""The decoder-only transformer that most families are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from llmx.model.attention import Attention
+from llmx.model.feed_forward import FeedForward
+from llmx.model.ops import BuildOptions, ModelOps
+from llmx.model.params import DecoderParams
+from llmx.model.rope import RotaryEmbedding
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and feed-forward, each added to the residual stream."""
+
+    def __init__(self, params: DecoderParams, ops: ModelOps, build: BuildOptions) -> None:
+        super().__init__()
+        self.attention_norm = ops.norm(params.dim, params.norm_eps)
+        self.attention = Attention(params, ops, build)
+        self.feed_forward_norm = ops.norm(params.dim, params.norm_eps)
+        self.feed_forward = FeedForward(params)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, start: int) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin, positions, start)
+        out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, final norm and head.
+
+    Built on any device, usually ``meta``: every weight is assigned by ``quantize.load``.
+    ``head.weight`` is a parameter of its own even where the checkpoint ties it to the embedding,
+    since the two are quantized differently.
+
+    Args:
+        params: shapes and arithmetic.
+        ops: the backend's flavours of norm, rope and attention.
+        build: dtype, context length and which logits to give.
+    """
+
+    def __init__(self, params: DecoderParams, ops: ModelOps, build: BuildOptions) -> None:
+        super().__init__()
+        self.full_logits = build.full_logits
+        self.embedding: nn.Module = nn.Embedding(params.vocab_size, params.dim)
+        self.rope = RotaryEmbedding(params, build)
+        self.layers = nn.ModuleList(Layer(params, ops, build) for _ in range(params.n_layers))
+        self.norm = ops.norm(params.dim, params.norm_eps)
+        self.head = nn.Linear(params.dim, params.vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor, input_pos: Tensor | None = None) -> Tensor:
+        """tokens [1, S] int64, input_pos [1] int64 (position of the first; absent: 0).
+
+        Returns logits [1, vocab] of the last position, or [1, S, vocab] with ``full_logits``.
+        """
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        start: int = 0
+        if input_pos is not None:
+            positions = positions + input_pos
+            # Read once for all layers: each .item() would be a new symbol with its own checks.
+            start = input_pos[0].item()  # type: ignore[assignment]
+            torch._check(start >= 0)
+        cos, sin = self.rope(positions)
+        x = self.embedding(tokens)
+        for layer in self.layers:
+            x = layer(x, cos, sin, positions, start)
+        if not self.full_logits:
+            x = x[:, -1]
+        logits: Tensor = self.head(self.norm(x))
+        return logits

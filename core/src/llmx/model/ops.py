@@ -1,0 +1,70 @@
+"""The parts that a backend may choose when the decoder is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from attrs import frozen
+from torch import nn
+
+
+@frozen(kw_only=True)
+class AttentionShape:
+    """What an attention core is built for: head counts, elements per head, tokens of context."""
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    max_context_length: int
+    dtype: torch.dtype
+
+
+NormFactory = Callable[[int, float], nn.Module]
+"""(dim, eps) to a module on [..., dim] with a parameter ``weight`` [dim]."""
+
+RotateHalfFactory = Callable[[int, int], nn.Module]
+"""(head_dim, rotary_dim) to a module on [..., head_dim], see ``rope.RotateHalf``."""
+
+AttentionFactory = Callable[[AttentionShape], nn.Module]
+"""To a module (q [1, S, H, D], k [1, S, Hkv, D], v, positions [S], start) -> [1, S, H, D]."""
+
+
+@frozen(kw_only=True)
+class ModelOps:
+    """Flavours of the decoder's parts, and what the kernels ask of quantized weights.
+
+    ``group_multiple``: quantization groups must be a multiple of this many input channels.
+    """
+
+    norm: NormFactory
+    rotate_half: RotateHalfFactory
+    attention: AttentionFactory
+    group_multiple: int = 1
+
+
+@frozen(kw_only=True)
+class BuildOptions:
+    """What the job asks of the model, beyond its parameters.
+
+    Attributes:
+        dtype: of activations, caches and unquantized weights.
+        max_context_length: tokens that the KV cache holds.
+        full_logits: logits of every position instead of the last one's only.
+    """
+
+    dtype: torch.dtype
+    max_context_length: int
+    full_logits: bool = False
+
+
+def plain_ops(*, kv_cache: bool, fused_attention: bool) -> ModelOps:
+    """Flavours in plain PyTorch, attention as the job asks."""
+    from llmx.model.kv_cache import CachedAttention, FusedCachedAttention, UncachedAttention
+    from llmx.model.norm import RMSNorm
+    from llmx.model.rope import RotateHalf
+
+    attention: AttentionFactory = UncachedAttention
+    if kv_cache:
+        attention = FusedCachedAttention if fused_attention else CachedAttention
+    return ModelOps(norm=RMSNorm, rotate_half=RotateHalf, attention=attention)

@@ -1,0 +1,110 @@
+"""Rotary position embedding (Su et al., https://arxiv.org/abs/2104.09864), half-split layout."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from llmx.model.ops import BuildOptions
+from llmx.model.params import DecoderParams, FrequencyRope, LinearRope, LongRope
+
+
+def inverse_frequencies(params: DecoderParams, max_context_length: int) -> tuple[Tensor, float]:
+    """Frequencies [rotary_dim / 2] in radians per token (fp32), and the factor on cos and sin.
+
+    Follows the ``rope_type`` definitions of Hugging Face ``transformers``
+    (``modeling_rope_utils``), against which checkpoints are published.
+    """
+    exponents = torch.arange(0, params.rotary_dim, 2, dtype=torch.int64).float() / params.rotary_dim
+    frequencies = 1.0 / params.rope_theta**exponents
+    match params.rope_scaling:
+        case LinearRope(factor=factor):
+            return frequencies / factor, 1.0
+        case FrequencyRope() as scaling:
+            return _frequency_scaled(frequencies, scaling), 1.0
+        case LongRope() as scaling:
+            return _longrope(frequencies, scaling, params.max_position, max_context_length)
+    return frequencies, 1.0
+
+
+def _frequency_scaled(frequencies: Tensor, scaling: FrequencyRope) -> Tensor:
+    turns = scaling.original_max_position * frequencies / (2 * math.pi)
+    # 0 for slow frequencies (fully scaled), 1 for fast ones (kept), linear in between.
+    blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    blend = blend.clamp(0.0, 1.0)
+    return frequencies * (blend + (1 - blend) / scaling.factor)
+
+
+def _longrope(
+    frequencies: Tensor, scaling: LongRope, max_position: int, max_context_length: int
+) -> tuple[Tensor, float]:
+    long_context = max_context_length > scaling.original_max_position
+    factors = torch.tensor(scaling.long_factor if long_context else scaling.short_factor)
+    attention_factor = scaling.attention_factor
+    if attention_factor is None:
+        ratio = max_position / scaling.original_max_position
+        attention_factor = (
+            math.sqrt(1 + math.log(ratio) / math.log(scaling.original_max_position))
+            if ratio > 1
+            else 1.0
+        )
+    return frequencies / factors, attention_factor
+
+
+class RotaryEmbedding(nn.Module):
+    """cos and sin of the rotation angles at given positions.
+
+    They are computed at run time, once per forward for all layers: a table would grow with the
+    context length and has to be sliced at a dynamic offset. Elements past ``rotary_dim`` get
+    cos 1 and sin 0, so that they pass through.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, params: DecoderParams, build: BuildOptions) -> None:
+        super().__init__()
+        # Real values even while the model's parameters are built on the meta device.
+        with torch.device("cpu"):
+            frequencies, self.factor = inverse_frequencies(params, build.max_context_length)
+        self.dtype = build.dtype
+        half = params.rotary_dim // 2
+        self.padding = params.head_dim - 2 * half
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """positions [S], int64 -> cos, sin, each [1, S, 1, head_dim]."""
+        angles = positions.float().unsqueeze(-1) * self.frequencies
+        cos, sin = angles.cos(), angles.sin()
+        if self.factor != 1.0:
+            cos, sin = cos * self.factor, sin * self.factor
+        cos = torch.cat((cos, cos), dim=-1)
+        sin = torch.cat((sin, sin), dim=-1)
+        if self.padding:
+            cos = nn.functional.pad(cos, (0, self.padding), value=1.0)
+            sin = nn.functional.pad(sin, (0, self.padding), value=0.0)
+        shape = (1, -1, 1, cos.shape[-1])
+        return cos.view(shape).to(self.dtype), sin.view(shape).to(self.dtype)
+
+
+class RotateHalf(nn.Module):
+    """(x1, x2, rest) -> (-x2, x1, rest) on the last dimension; x1 and x2 are rotary_dim / 2 wide.
+
+    What ``rest`` becomes does not matter: it is multiplied by a sin of 0.
+    """
+
+    def __init__(self, head_dim: int, rotary_dim: int) -> None:
+        super().__init__()
+        self.widths = (rotary_dim // 2, rotary_dim // 2, head_dim - rotary_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, rest = x.split(self.widths, dim=-1)
+        parts = (-second, first, rest) if self.widths[2] else (-second, first)
+        return torch.cat(parts, dim=-1)
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, rotate_half: nn.Module) -> Tensor:
+    """Rotate x [1, S, heads, head_dim] by the angles whose cos and sin are given."""
+    rotated: Tensor = x * cos + rotate_half(x) * sin
+    return rotated

@@ -1,0 +1,82 @@
+"""The content of ``llmx.json``: what was exported, from what, how, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import attrs
+
+import llmx
+from llmx.checkpoint import Checkpoint, TokenIds
+from llmx.config import ExportJob
+from llmx.model.params import DecoderParams
+from llmx.plugins import Plugins
+from llmx.progress import StageRecord
+from llmx.quantize.account import WeightRecord, summarize
+from llmx.report.delegation import Delegation
+
+STACK = ("torch", "torchao", "executorch", "pytorch_tokenizers")
+
+
+def versions(plugins: Plugins) -> dict[str, str]:
+    """Versions of everything that has a say in the result."""
+    found = {"llmx-core": llmx.__version__}
+    for source in (plugins.family_source, plugins.backend_source):
+        if source is not None:
+            found[source.distribution] = source.version
+    for name in STACK:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def describe_source(
+    job: ExportJob, checkpoint: Checkpoint | None, hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """Where the weights came from."""
+    if checkpoint is None:
+        return {"checkpoint": None, "random_weights": True, "revision": None, "files": {}}
+    return {
+        "checkpoint": checkpoint.source,
+        "random_weights": False,
+        "revision": checkpoint.revision,
+        "files": dict(hashes),
+    }
+
+
+def describe_model(params: DecoderParams, tokens: TokenIds, element_bytes: int) -> dict[str, Any]:
+    """Shapes, token ids and the cost of context."""
+    return {
+        "params": attrs.asdict(params),
+        "parameter_count": params.parameter_count,
+        "kv_bytes_per_token": params.kv_bytes_per_token(element_bytes),
+        "bos_id": tokens.bos,
+        "eos_ids": list(tokens.eos),
+    }
+
+
+def describe_weights(records: Sequence[WeightRecord]) -> dict[str, Any]:
+    """Totals, and one row per module."""
+    summary = summarize(records)
+    return {
+        **attrs.asdict(summary),
+        "bits_per_weight": round(summary.bits_per_weight, 3),
+        "modules": [attrs.asdict(each) for each in records],
+    }
+
+
+def describe_delegation(delegation: Delegation) -> dict[str, Any]:
+    """Counts of nodes and subgraphs."""
+    return attrs.asdict(delegation)
+
+
+def describe_stages(records: Sequence[StageRecord]) -> list[dict[str, Any]]:
+    """Time in seconds and the process's peak memory in bytes after each stage."""
+    return [
+        {"name": each.name, "seconds": round(each.seconds, 2), "peak_bytes": each.peak_bytes}
+        for each in records
+    ]

@@ -1,0 +1,54 @@
+"""ExecuTorch's runtime in this process, with its operators registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from llmx.errors import ArtifactError, LlmxError
+from llmx.quiet import hushed, native_stderr_captured, stderr_captured
+
+
+def register_operators() -> None:
+    """Make the custom attention and quantized operators known to the runtime."""
+    with hushed(), native_stderr_captured(), stderr_captured():
+        import executorch.kernels.quantized  # noqa: F401
+        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+
+
+class ProgramMethod:
+    """``forward`` of a ``.pte``, called with tensors."""
+
+    def __init__(self, path: Path) -> None:
+        register_operators()
+        from executorch.runtime import Runtime
+
+        if not path.is_file():
+            raise ArtifactError(f"no such file: {path}")
+        with stderr_captured() as noise:
+            try:
+                # The program must outlive its method.
+                self._program: Any = Runtime.get().load_program(path)
+                self._method: Any = self._program.load_method("forward")
+            except RuntimeError as error:
+                raise ArtifactError(
+                    f"{path} cannot be loaded by the runtime: {last_line(noise) or error}"
+                ) from error
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Run with inputs as ``forward`` takes them; the result is a copy."""
+        with stderr_captured() as noise:
+            try:
+                output: Tensor = self._method.execute(list(inputs))[0].clone()
+            except RuntimeError as error:
+                raise LlmxError(f"the runtime failed: {last_line(noise) or error}") from error
+        return output
+
+
+def last_line(noise: Any) -> str:
+    """The last line that native code wrote, without its source location."""
+    noise.seek(0)
+    lines = [line for line in noise.read().splitlines() if line.strip()]
+    return lines[-1].rpartition("] ")[2] if lines else ""

@@ -1,0 +1,1 @@
+"""SmolLM families for llmx."""
