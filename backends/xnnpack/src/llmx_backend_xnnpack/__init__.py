@@ -22,6 +22,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "export.max_context_length": None,
         "quantization.qmode": "8da4w",
         "quantization.embedding_quantize": "4,32",
+        "backend.xnnpack.extended_ops": True,
     },
 }
 
@@ -59,6 +60,12 @@ def check(job: ExportJob) -> None:
             remedy="use model.dtype_override=fp32 (weights are quantized all the same), "
             "or quantization.qmode=none",
         )
+    if job.model.dtype_override == "bf16" and not job.backend.options.enable_bf16:
+        raise ConfigError(
+            "XNNPACK leaves bf16 operators to the portable kernels unless it is told otherwise",
+            remedy="use backend.xnnpack.enable_bf16=true if the device's CPU has bf16 arithmetic, "
+            "or --backend none",
+        )
 
 
 @hookimpl
@@ -74,9 +81,16 @@ def model_ops(job: ExportJob) -> ModelOps:
 
 @hookimpl
 def partitioners(job: ExportJob) -> Sequence[Any]:
+    from executorch.backends.xnnpack.partition import config as known
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-    return [XnnpackPartitioner()]
+    chosen = job.backend.options
+    products = [known.LinearConfig, known.AddmmConfig, known.MMConfig]
+    return [
+        XnnpackPartitioner(
+            configs=None if chosen.extended_ops else products, enable_bf16=chosen.enable_bf16
+        )
+    ]
 
 
 @hookimpl

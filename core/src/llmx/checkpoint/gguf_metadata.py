@@ -27,6 +27,7 @@ RENAMED = {
     "expert_count": "num_local_experts",
 }
 REQUIRED = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count")
+ROPE_NUMBERS = ("rope.dimension_count", "rope.scaling.factor", "rope.scaling.attn_factor")
 
 PUBLISHED_ORIGINAL_CONTEXT = 8192
 PUBLISHED_LOW_FREQ, PUBLISHED_HIGH_FREQ = 1.0, 4.0
@@ -56,11 +57,17 @@ def config_from_metadata(
     own = {
         key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)
     }
-    missing = [prefix + key for key in REQUIRED if key not in own]
+    missing = [prefix + key for key in REQUIRED if not own.get(key)]
     if missing:
         raise CheckpointError(
             f"{source}: the header lacks {', '.join(missing)}",
             remedy="Only GGUF files of decoder-only language models can be exported.",
+        )
+    odd = [prefix + key for key in (*RENAMED, *ROPE_NUMBERS) if not _is_numeric(own.get(key, 0))]
+    if odd:
+        raise CheckpointError(
+            f"{source}: the header gives no number for {', '.join(odd)}",
+            remedy="Fetch the file again: it is damaged.",
         )
     # Converters write 0 for what a model does not have, such as experts.
     config = {RENAMED[key]: _tidy(value) for key, value in own.items() if key in RENAMED and value}
@@ -73,6 +80,12 @@ def config_from_metadata(
             remedy="The model needs a family plugin of its own.",
         )
     config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    if config["head_dim"] < 1:
+        raise CheckpointError(
+            f"{source}: {config['num_attention_heads']} heads do not fit into "
+            f"{config['hidden_size']} features",
+            remedy="Fetch the file again: it is damaged.",
+        )
     config.setdefault("vocab_size", len(metadata.get("tokenizer.ggml.tokens", ())))
     config["tie_word_embeddings"] = "output.weight" not in tensors
     has_output_bias = "blk.0.attn_output.bias" in tensors
@@ -107,6 +120,13 @@ def tokenizer_config_from_metadata(metadata: Mapping[str, Any]) -> dict[str, Any
     if "tokenizer.ggml.add_bos_token" in metadata:
         config["add_bos_token"] = metadata["tokenizer.ggml.add_bos_token"]
     return config
+
+
+def _is_numeric(value: Any) -> bool:
+    """A number, or one for each layer."""
+    return all(
+        isinstance(item, int | float) for item in (value if isinstance(value, list) else [value])
+    )
 
 
 def _tidy(value: Any) -> Any:

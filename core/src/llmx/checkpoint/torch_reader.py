@@ -95,7 +95,7 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
             f"{path} holds more than tensors: its pickle wants to run code",
             remedy="Do not load it elsewhere either; ask its author for safetensors.",
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # interpreting damaged bytes can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read by torch.load: {reason}",
@@ -108,7 +108,7 @@ def _require_torch_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a complete file of torch.save: {error}",
             remedy="Fetch the file again: it is truncated or damaged.",

@@ -24,7 +24,8 @@ from llmx.lower.source import open_source, resolve_lengths
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
-from llmx.report.delegation import count_delegation
+from llmx.quantize.plan import INT8_ACTIVATION_MODES
+from llmx.report.delegation import Delegation, count_delegation
 from llmx.report.manifest import (
     describe_model,
     describe_source,
@@ -32,7 +33,7 @@ from llmx.report.manifest import (
     describe_weights,
     versions,
 )
-from llmx.run.parity import Check, check_parity
+from llmx.run.parity import Check, check_parity, parity_bound
 
 DEFAULT_PROGRAM_NAME = "model.pte"
 
@@ -76,6 +77,7 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
                 constant_methods(job, source.params, tokens),
             )
             delegation = count_delegation(edge.exported_program().graph_module)
+            _require_delegation(delegation, job)
         with stages.stage("emit program"):
             path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
             program = _write_program(finish(edge, backend.program_config(job=job)), path)
@@ -110,6 +112,14 @@ def _inputs(job: ExportJob) -> tuple[Any, Any]:
     )
 
 
+def _require_delegation(delegation: Delegation, job: ExportJob) -> None:
+    if job.backend.name is not None and delegation.subgraphs == 0:
+        raise LoweringError(
+            f"{job.backend.name} took over no part of the model",
+            remedy=f"see `llmx backends {job.backend.name}` for options, or use --backend none",
+        )
+
+
 def _write_program(program: ExecutorchProgramManager, path: Path) -> Mapping[str, Any]:
     with path.open("wb") as file:
         program.write_to_file(file)
@@ -135,7 +145,9 @@ def _check(
     checks = check_parity(
         program,
         blueprint.model,
-        dtype=blueprint.dtype,
+        bound=parity_bound(
+            blueprint.dtype, int8_activations=job.quantization.qmode in INT8_ACTIVATION_MODES
+        ),
         kv_cache=job.model.use_kv_cache,
         dynamic=job.model.enable_dynamic_shape,
         max_seq_length=job.export.max_seq_length,

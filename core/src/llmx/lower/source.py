@@ -41,7 +41,8 @@ def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> So
         if params_file is None:
             return Source(None, published)
         described = read_companions(params_file.parent, params_file).describe({})
-        return Source(None, family.params_from_hf(config=described.config))
+        config = {"max_position_embeddings": published.max_position, **described.config}
+        return Source(None, family.params_from_hf(config=config))
     source = base.checkpoint or family.hub_repo(size=base.size)
     if source is None:
         raise CheckpointError(
@@ -53,7 +54,9 @@ def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> So
     )
     if not checkpoint.config:
         return Source(checkpoint, published)
-    params = family.params_from_hf(config=checkpoint.config)
+    # Meta's parameter files do not say how long a context the model was made for.
+    config = {"max_position_embeddings": published.max_position, **checkpoint.config}
+    params = family.params_from_hf(config=config)
     if base.size is not None:
         _check_size(params, published, base.size, checkpoint.source)
     return Source(checkpoint, params)

@@ -40,14 +40,14 @@ def decoder_params(
     config: Mapping[str, Any],
     *,
     qkv_bias: bool | None = None,
-    qk_norm: bool = False,
+    qk_norm: bool | None = None,
 ) -> DecoderParams:
     """Parameters of the core decoder from ``config.json`` fields.
 
     Args:
         config: the file's fields; GGUF and Meta headers are translated to the same names.
         qkv_bias: for families whose attention has biases that the config does not mention.
-        qk_norm: q and k are normalised per head.
+        qk_norm: for families that normalise q and k per head without saying so.
 
     Raises:
         CheckpointError: a field is missing, or says something that the decoder does not do.
@@ -73,10 +73,10 @@ def decoder_params(
         rope_scaling=_rope_scaling(rope, config),
         rotary_dim=int(head_dim * partial),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=attention_bias if qkv_bias is None else qkv_bias,
+        qkv_bias=bool(config.get("qkv_bias", attention_bias)) if qkv_bias is None else qkv_bias,
         output_bias=attention_bias and qkv_bias is None,
         mlp_bias=bool(config.get("mlp_bias", False)),
-        qk_norm=qk_norm,
+        qk_norm=bool(config.get("use_qk_norm", False)) if qk_norm is None else qk_norm,
     )
 
 

@@ -11,6 +11,7 @@ from llmx.config import QuantizationOptions
 from llmx.errors import ConfigError
 
 LINEAR_BITS = {"8da4w": 4}
+INT8_ACTIVATION_MODES = frozenset({"8da4w"})
 DEFAULT_GROUP = 32
 
 

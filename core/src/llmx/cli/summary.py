@@ -1,0 +1,121 @@
+"""What an export did, in a few lines for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from llmx.artifact import Artifact
+from llmx.cli.console import table
+
+MEGA = 1e6
+
+
+def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> None:
+    """Print size, quantization, delegation, context and checks of a fresh artifact.
+
+    ``verbose`` adds the table of operators.
+    """
+    manifest = artifact.manifest
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    for heading, text in _rows(artifact):
+        grid.add_row(heading, escape(text))
+    console.print(grid)
+    if verbose:
+        console.print()
+        console.print(operator_table(manifest["delegation"]))
+
+
+def operator_table(delegation: Mapping[str, Any]) -> Table:
+    """Calls of each operator inside and outside delegated subgraphs, most frequent first."""
+    made = table("operator", "delegated", "other")
+    for each in delegation["operators"]:
+        made.add_row(escape(each["operator"]), str(each["delegated"]), str(each["other"]))
+    made.add_row("total", str(delegation["delegated_nodes"]), str(delegation["other_nodes"]))
+    return made
+
+
+def _rows(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    manifest = artifact.manifest
+    program, weights = manifest["program"], manifest["weights"]
+    yield "program", f"{artifact.program}, {program['bytes'] / MEGA:.1f} MB"
+    yield (
+        "weights",
+        f"{weights['elements'] / MEGA:.1f} M at {weights['bits_per_weight']:.2f} bits each, "
+        f"{weights['quantized_layers']} of {weights['layers']} layers quantized",
+    )
+    for line in _schemes(weights["modules"]):
+        yield "", line
+    yield "delegation", _delegation(manifest["delegation"])
+    yield "context", _context(manifest)
+    yield "check", _checks(manifest["checks"])
+    yield "time", _stages(manifest["stages"])
+    tokenizer = artifact.tokenizer
+    if tokenizer is None:
+        yield "tokenizer", "none found; add one with --tokenizer FILE to run the model"
+    else:
+        yield "next", f"llmx {'chat' if artifact.chat_template else 'run'} {_shown(artifact.folder)}"
+
+
+def _schemes(modules: list[Mapping[str, Any]]) -> Iterator[str]:
+    """Layers by kind, bits and group size."""
+    counts = Counter(
+        (each["kind"], each["bits"], each["group"]) for each in modules if each["kind"] != "other"
+    )
+    for (kind, bits, group), count in sorted(counts.items(), key=lambda item: -item[1]):
+        plural = "s" if count > 1 else ""
+        groups = f" in groups of {group}" if group is not None else ""
+        yield f"{count} {kind}{plural} of {bits} bits{groups}"
+
+
+def _delegation(delegation: Mapping[str, Any]) -> str:
+    if not delegation["subgraphs"]:
+        return f"none; {delegation['other_nodes']} nodes run on portable kernels"
+    return (
+        f"{delegation['delegated_nodes']} nodes in {delegation['subgraphs']} subgraphs, "
+        f"{delegation['other_nodes']} nodes left to portable kernels"
+    )
+
+
+def _context(manifest: Mapping[str, Any]) -> str:
+    length = manifest["config"]["export"]["max_context_length"]
+    if not manifest["config"]["model"]["use_kv_cache"]:
+        return f"{length} tokens, no KV cache"
+    per_token = manifest["model"]["kv_bytes_per_token"]
+    return (
+        f"{length} tokens, {length * per_token / MEGA:.1f} MB of KV cache "
+        f"({per_token / 1e3:.1f} kB a token)"
+    )
+
+
+def _checks(checks: list[Mapping[str, Any]]) -> str:
+    if not checks:
+        return "not run on this machine"
+    worst = max(checks, key=lambda each: float(each["figure"] / each["bound"]))
+    return (
+        f"equals the eager model in {len(checks)} of {len(checks)} calls: logits differ by "
+        f"at most {worst['figure']:.1g} of their deviation (bound {worst['bound']:.1g})"
+    )
+
+
+def _stages(stages: list[Mapping[str, Any]]) -> str:
+    seconds = sum(each["seconds"] for each in stages)
+    longest = max(stages, key=lambda each: float(each["seconds"]))
+    peak = max(each["peak_bytes"] for each in stages)
+    return (
+        f"{seconds:.0f} s, of which {longest['seconds']:.0f} s for {longest['name']!r}; "
+        f"peak memory {peak / 1e9:.2f} GB"
+    )
+
+
+def _shown(folder: Path) -> str:
+    text = str(folder)
+    return f"'{text}'" if " " in text else text

@@ -1,0 +1,156 @@
+"""The eager decoder computes what Hugging Face's implementations compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from llmx.checkpoint import apply, hf_decoder_map, open_checkpoint, plan
+from llmx.model.decoder import Decoder
+from llmx.model.hf_config import decoder_params
+from llmx.model.ops import BuildOptions, plain_ops
+from llmx.quantize.load import load_weights
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "vocab_size": 160,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+LLAMA = transformers.LlamaConfig
+CASES = {
+    "multi-head, untied": (LLAMA, {"num_key_value_heads": 4, "tie_word_embeddings": False}),
+    "grouped-query, tied": (LLAMA, {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "multi-query": (LLAMA, {"num_key_value_heads": 1}),
+    "attention and mlp biases": (LLAMA, {"attention_bias": True, "mlp_bias": True}),
+    "head_dim apart from dim": (LLAMA, {"head_dim": 32, "num_key_value_heads": 2}),
+    "llama3 rope scaling": (LLAMA, {"rope_parameters": LLAMA3_ROPE}),
+    "linear rope scaling": (
+        LLAMA,
+        {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+    ),
+}
+
+
+def build(folder: str, **build: Any) -> Decoder:
+    checkpoint = open_checkpoint(folder)
+    params = decoder_params(checkpoint.config)
+    options = BuildOptions(dtype=torch.float32, **{"max_context_length": 128, **build})
+    with torch.device("meta"):
+        model = Decoder(params, plain_ops(kv_cache=True, fused_attention=False), options)
+    tied = {"embedding.weight": "head.weight"} if params.tied_embeddings else {}
+    shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if n not in tied.values()}
+    steps = plan(hf_decoder_map(params), checkpoint, shapes)
+    weights = apply(steps, checkpoint)
+    for _ in load_weights(model, weights, {}, dtype=torch.float32, tied=tied, hqq=False):
+        pass
+    return model.eval()
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def pair(request: pytest.FixtureRequest, tmp_path: Any) -> tuple[Any, str]:
+    """A random Hugging Face model and the folder that it was saved to."""
+    kind, changes = request.param
+    torch.manual_seed(0)
+    config = kind(**{**SMALL, **changes})
+    reference = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for name, parameter in reference.named_parameters():
+        if "norm" in name or name.endswith("bias"):
+            # Fresh norms are 1 and biases 0: a swapped or forgotten one would not show.
+            torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
+    reference.save_pretrained(tmp_path)
+    return reference, str(tmp_path)
+
+
+@torch.no_grad()
+def test_logits_equal_the_reference(pair: tuple[Any, str]) -> None:
+    reference, folder = pair
+    model = build(folder, full_logits=True)
+    tokens = torch.randint(160, (1, 100))
+    torch.testing.assert_close(
+        model(tokens, torch.tensor([0])), reference(tokens).logits, atol=1e-4, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_prefill_in_two_chunks_then_token_by_token_equals_the_reference(
+    pair: tuple[Any, str],
+) -> None:
+    reference, folder = pair
+    model = build(folder)
+    tokens = torch.randint(160, (1, 40))
+    expected = reference(tokens).logits[0]
+    pieces = ((0, 20), (20, 33), *((at, at + 1) for at in range(33, 40)))
+    for start, end in pieces:
+        logits = model(tokens[:, start:end], torch.tensor([start]))
+        torch.testing.assert_close(logits[0], expected[end - 1], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_fused_attention_equals_plain_attention() -> None:
+    params = decoder_params({**SMALL, "num_key_value_heads": 2})
+    options = BuildOptions(dtype=torch.float32, max_context_length=64)
+    models = []
+    for fused in (False, True):
+        torch.manual_seed(1)
+        model = Decoder(params, plain_ops(kv_cache=True, fused_attention=fused), options)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        models.append(model.eval())
+    tokens = torch.randint(160, (1, 64))
+    for start, end in ((0, 50), (50, 51), (51, 64)):
+        plain, fused_logits = (m(tokens[:, start:end], torch.tensor([start])) for m in models)
+        torch.testing.assert_close(plain, fused_logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_without_a_cache_the_whole_sequence_is_the_input() -> None:
+    params = decoder_params({**SMALL, "num_key_value_heads": 2})
+    options = BuildOptions(dtype=torch.float32, max_context_length=64)
+    torch.manual_seed(1)
+    cached = Decoder(params, plain_ops(kv_cache=True, fused_attention=False), options).eval()
+    for parameter in cached.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    uncached = Decoder(params, plain_ops(kv_cache=False, fused_attention=False), options).eval()
+    uncached.load_state_dict(cached.state_dict(), strict=False)
+    tokens = torch.randint(160, (1, 20))
+    torch.testing.assert_close(uncached(tokens), cached(tokens, torch.tensor([0])))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_act", "gelu"),
+        ("final_logit_softcapping", 30.0),
+        ("num_local_experts", 8),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+        ("sliding_window", 64),
+    ],
+)
+def test_what_the_decoder_does_not_do_is_refused_by_name(field: str, value: Any) -> None:
+    from llmx import CheckpointError
+
+    with pytest.raises(CheckpointError, match=r"yarn|window|" + field):
+        decoder_params({**SMALL, field: value})
+
+
+def test_a_missing_field_is_named() -> None:
+    from llmx import CheckpointError
+
+    config = {key: value for key, value in SMALL.items() if key != "intermediate_size"}
+    with pytest.raises(CheckpointError, match="intermediate_size"):
+        decoder_params(config)
