@@ -17,13 +17,24 @@ def commands() -> str:
 
 
 def _sections() -> Iterator[str]:
-    context = click.Context(group, info_name="llmx", max_content_width=WIDTH, terminal_width=WIDTH)
+    context = _context(group, "llmx", None)
     yield from _section("llmx", group.get_help(context))
     for name in COMMANDS:
         command = group.get_command(context, name)
         assert command is not None
-        inner = click.Context(command, parent=context, info_name=name)
+        inner = _context(command, name, context)
         yield from _section(f"llmx {name}", command.get_help(inner))
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    return click.Context(
+        command,
+        parent=parent,
+        info_name=name,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        **command.context_settings,
+    )
 
 
 def _section(title: str, text: str) -> Iterator[str]:

@@ -58,7 +58,7 @@ def _table(rows: Iterable[tuple[str, ...]], *, with_support: bool = True) -> Ite
 def _row(key: Key, unsupported: str | None) -> tuple[str, ...]:
     support = "yes" if unsupported is None else f"not yet: {unsupported}"
     cells = (f"`{key.name}`", key.expected, _default(key.default), key.doc, support)
-    return tuple(cell.replace("|", "\\|") for cell in cells)
+    return tuple(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
 
 
 def _default(value: Any) -> str:

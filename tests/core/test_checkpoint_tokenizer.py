@@ -39,7 +39,7 @@ CONTROL, USER_DEFINED, NORMAL = 3, 4, 1
 
 
 def known(name: str) -> dict[str, Any] | None:
-    return PRE_TOKENIZER if name == "ours" else None
+    return {"pre_tokenizer": PRE_TOKENIZER} if name == "ours" else None
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ class TestGguf:
         self, tmp_path: Path, original: Tokenizer
     ) -> None:
         checkpoint = save_gguf(tmp_path / "m.gguf", original)
-        written = save_tokenizer(checkpoint, tmp_path, pre_tokenizer=known)
+        written = save_tokenizer(checkpoint, tmp_path, sections=known)
         assert written == tmp_path / "tokenizer.json"
         converted = Tokenizer.from_file(str(written))
         assert converted.get_vocab() == original.get_vocab()
@@ -120,7 +120,7 @@ class TestGguf:
 
         checkpoint = save_gguf(tmp_path / "m.gguf", original)
         runtime = CppHFTokenizer()
-        runtime.load(str(save_tokenizer(checkpoint, tmp_path, pre_tokenizer=known)))
+        runtime.load(str(save_tokenizer(checkpoint, tmp_path, sections=known)))
         for text in TEXTS:
             assert list(runtime.encode(text, 0, 0)) == original.encode(text).ids
 
@@ -128,7 +128,7 @@ class TestGguf:
         self, tmp_path: Path, original: Tokenizer
     ) -> None:
         checkpoint = save_gguf(tmp_path / "m.gguf", original, add_bos_token=True)
-        written = save_tokenizer(checkpoint, tmp_path, pre_tokenizer=known)
+        written = save_tokenizer(checkpoint, tmp_path, sections=known)
         converted = Tokenizer.from_file(str(written))
         assert converted.encode("Hello").ids == [1, *original.encode("Hello").ids]
         plain = converted.encode("Hello", add_special_tokens=False).ids
@@ -157,14 +157,14 @@ class TestGguf:
     ) -> None:
         checkpoint = save_gguf(tmp_path / "m.gguf", original, **changes)
         with pytest.raises(CheckpointError, match=message) as caught:
-            save_tokenizer(checkpoint, tmp_path, pre_tokenizer=known)
+            save_tokenizer(checkpoint, tmp_path, sections=known)
         assert "--tokenizer" in (caught.value.remedy or "")
 
     def test_a_file_without_a_tokenizer_gives_none(
         self, tmp_path: Path, original: Tokenizer
     ) -> None:
         checkpoint = save_gguf(tmp_path / "m.gguf", original, model=None)
-        assert save_tokenizer(checkpoint, tmp_path, pre_tokenizer=known) is None
+        assert save_tokenizer(checkpoint, tmp_path, sections=known) is None
 
     def test_a_folder_of_its_own_may_bring_a_better_tokenizer(
         self, tmp_path: Path, original: Tokenizer
@@ -174,10 +174,10 @@ class TestGguf:
         out = tmp_path / "out"
         out.mkdir()
         from_folder = open_checkpoint(str(tmp_path))
-        assert save_tokenizer(from_folder, out, pre_tokenizer=known).read_text() == "{}"
+        assert save_tokenizer(from_folder, out, sections=known).read_text() == "{}"
         # Named alone, the file is not described by what happens to lie beside it.
         alone = open_checkpoint(str(tmp_path / "m.gguf"))
-        assert save_tokenizer(alone, out, pre_tokenizer=known).read_text() != "{}"
+        assert save_tokenizer(alone, out, sections=known).read_text() != "{}"
 
 
 class TestFolder:
@@ -200,7 +200,7 @@ class TestFolder:
     ) -> None:
         out = tmp_path / "out"
         out.mkdir()
-        written = save_tokenizer(self.open(tmp_path, files), out, pre_tokenizer=known)
+        written = save_tokenizer(self.open(tmp_path, files), out, sections=known)
         assert (written and written.name) == chosen
         if written and chosen:
             assert written.read_text() == files[chosen]
@@ -208,7 +208,7 @@ class TestFolder:
     def test_an_unwritable_folder_is_an_error_about_the_output(self, tmp_path: Path) -> None:
         checkpoint = self.open(tmp_path, {"tokenizer.json": "{}"})
         with pytest.raises(ArtifactError, match="cannot write the tokenizer into"):
-            save_tokenizer(checkpoint, tmp_path / "absent", pre_tokenizer=known)
+            save_tokenizer(checkpoint, tmp_path / "absent", sections=known)
 
     @pytest.mark.parametrize(
         ("files", "template"),

@@ -70,7 +70,6 @@ def test_params_are_told_under_hugging_face_names(tmp_path: Path) -> None:
         "tie_word_embeddings": False,
         "rope_scaling": {
             "rope_type": "llama3",
-            "factor": 8.0,
             "low_freq_factor": 1.0,
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,

@@ -158,9 +158,8 @@ class TestDocumentedConfigs:
     """The YAML files on ExecuTorch's page about exporting LLMs."""
 
     @pytest.fixture(autouse=True)
-    def plugins(self, live_site, monkeypatch):
+    def plugins(self, monkeypatch):
         monkeypatch.setenv("LLMX_LOAD_PLUGINS", "llama3_2,xnnpack")
-        live_site.family("llama3_2")
 
     def test_basic_export(self, write):
         job = load_job(config=write(BASIC)).job

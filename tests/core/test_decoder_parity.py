@@ -138,14 +138,42 @@ def test_without_a_cache_the_whole_sequence_is_the_input() -> None:
         ("final_logit_softcapping", 30.0),
         ("num_local_experts", 8),
         ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
-        ("sliding_window", 64),
+        ("layer_types", ["full_attention", "linear_attention"]),
+        ("rope_scaling", {"rope_type": "llama3", "low_freq_factor": 1.0}),
+        (
+            "rope_scaling",
+            {"type": "longrope", "short_factor": [], "long_factor": [], "short_mscale": 1.1},
+        ),
+        ("rope_scaling", {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}),
     ],
 )
 def test_what_the_decoder_does_not_do_is_refused_by_name(field: str, value: Any) -> None:
     from llmx import CheckpointError
 
-    with pytest.raises(CheckpointError, match=r"yarn|window|" + field):
+    with pytest.raises(CheckpointError, match=rf"yarn|factor|mscale|{field}"):
         decoder_params({**SMALL, field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "window"),
+    [
+        ({"sliding_window": 64}, 64),
+        ({"sliding_window": None}, None),
+        ({"sliding_window": 64, "use_sliding_window": False}, None),
+        ({"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, 64),
+        ({"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 3}, None),
+        ({"sliding_window": 64, "layer_types": ["full_attention"] * 3}, None),
+        ({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
+        ({"sliding_window": 512}, None),
+    ],
+    ids=str,
+)
+def test_a_window_that_some_layer_has_limits_the_context(
+    fields: dict[str, Any], window: int | None
+) -> None:
+    params = decoder_params({**SMALL, **fields})
+    assert params.sliding_window == window
+    assert params.context_limit == (window or 512)
 
 
 def test_a_missing_field_is_named() -> None:

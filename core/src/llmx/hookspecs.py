@@ -2,8 +2,8 @@
 
 A *family* plugin (entry-point group ``llmx.families``) brings one model family, a *backend* plugin
 (group ``llmx.backends``) one way to lower it. A plugin is any module or object with functions of
-these names marked ``@llmx.hookimpl``; implementations may take fewer arguments than the hook.
-Plugin modules are imported by listings too: import torch inside the functions, not at the top.
+these names marked ``@llmx.hookimpl``; they may take fewer arguments than the hook.
+Listings import plugin modules too: import torch inside the functions, not at the top.
 """
 
 from __future__ import annotations
@@ -70,6 +70,13 @@ class FamilySpec(Protocol):
         """
 
     @hookspec(firstresult=True)
+    def match_config(self, config: Mapping[str, Any]) -> int:
+        """How well it fits: 0 another architecture, 1 this one, 2 this very family.
+
+        When: a checkpoint's family is to be found or checked, before ``params_from_hf``.
+        """
+
+    @hookspec(firstresult=True)
     def params_from_hf(self, config: Mapping[str, Any]) -> DecoderParams:
         """Parameters from a checkpoint's own ``config.json`` fields.
 
@@ -95,10 +102,10 @@ class FamilySpec(Protocol):
         """
 
     @hookspec(firstresult=True)
-    def gguf_pre_tokenizer(self, name: str) -> Mapping[str, Any] | None:
-        """The ``pre_tokenizer`` section of ``tokenizer.json`` for a name that GGUF files carry.
+    def gguf_tokenizer(self, name: str) -> Mapping[str, Any] | None:
+        """Sections of ``tokenizer.json`` (``pre_tokenizer``, …) that GGUF files only name.
 
-        When: a GGUF checkpoint's tokenizer is converted; the file stores the name only.
+        When: a GGUF checkpoint's tokenizer is converted.
         """
 
     @hookspec(firstresult=True)
@@ -137,8 +144,7 @@ class BackendSpec(Protocol):
 
     @hookspec(firstresult=True)
     def recipes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Named starting points, each a mapping of dotted keys to values; ``default`` is used
-        when neither a config file nor ``--recipe`` is given.
+        """Named starting points as dotted keys and values; ``default`` if no file says more.
 
         When: the configuration is resolved. Must not import torch.
         """
@@ -169,6 +175,13 @@ class BackendSpec(Protocol):
         """ExecuTorch partitioners, in the order in which they are applied.
 
         When: at lowering.
+        """
+
+    @hookspec(firstresult=True)
+    def delegate_data(self, module: torch.nn.Module) -> Mapping[str, tuple[str, bytes]] | None:
+        """A module's weights as this backend's payloads refer to them: role to (key, bytes).
+
+        When: one lowered layer is repeated for the others. Without it every layer is lowered.
         """
 
     @hookspec(firstresult=True)

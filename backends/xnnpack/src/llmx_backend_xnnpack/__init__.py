@@ -11,6 +11,8 @@ from attrs import field, frozen
 from llmx import ConfigError, hookimpl
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from llmx.config import ExportJob
     from llmx.model.ops import ModelOps
 
@@ -91,6 +93,13 @@ def partitioners(job: ExportJob) -> Sequence[Any]:
             configs=None if chosen.extended_ops else products, enable_bf16=chosen.enable_bf16
         )
     ]
+
+
+@hookimpl
+def delegate_data(module: nn.Module) -> Mapping[str, tuple[str, bytes]]:
+    from llmx_backend_xnnpack.payload import named_data
+
+    return named_data(module)
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmx.checkpoint.base import Checkpoint, Layout, PreTokenizer, TensorInfo, TokenIds
+from llmx.checkpoint.base import Checkpoint, Layout, TensorInfo, TokenIds, TokenizerSections
 from llmx.checkpoint.files import source_hashes
 from llmx.checkpoint.layouts import (
     decoder_map,
@@ -18,9 +18,9 @@ from llmx.checkpoint.weight_map import WeightMap, apply, interleaved, plan
 __all__ = [
     "Checkpoint",
     "Layout",
-    "PreTokenizer",
     "TensorInfo",
     "TokenIds",
+    "TokenizerSections",
     "WeightMap",
     "apply",
     "decoder_map",

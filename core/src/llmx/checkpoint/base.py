@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Layout = Literal["hf", "meta", "gguf"]
 
-PreTokenizer = Callable[[str], Mapping[str, Any] | None]
-"""Gives the ``pre_tokenizer`` section of ``tokenizer.json`` for a name that GGUF files carry."""
+TokenizerSections = Callable[[str], Mapping[str, Any] | None]
+"""Gives sections of ``tokenizer.json`` for the name by which GGUF files call their rules."""
 
 FLOAT_TYPES = ("f64", "f32", "f16", "bf16")
 
@@ -91,11 +91,11 @@ class Checkpoint(ABC):
             )
         return template if isinstance(template, str) else None
 
-    def write_tokenizer(self, folder: Path, pre_tokenizer: PreTokenizer) -> Path | None:
+    def write_tokenizer(self, folder: Path, sections: TokenizerSections) -> Path | None:
         """Put the tokenizer into ``folder`` as the runner loads it; ``None`` if there is none.
 
         Args:
-            pre_tokenizer: asked by formats that store the pre-tokenizer's name only.
+            sections: asked by formats that store the name of a tokenizer's rules only.
         """
         if self.tokenizer_file is None:
             return None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from llmx.checkpoint.base import Checkpoint, PreTokenizer, TensorInfo
+from llmx.checkpoint.base import Checkpoint, TensorInfo, TokenizerSections
 from llmx.checkpoint.gguf_metadata import (
     config_from_metadata,
     generation_config_from_metadata,
@@ -44,10 +44,10 @@ class GgufCheckpoint(Checkpoint):
     def special_tokens(self) -> Mapping[str, int]:
         return control_tokens(self.metadata)
 
-    def write_tokenizer(self, folder: Path, pre_tokenizer: PreTokenizer) -> Path | None:
+    def write_tokenizer(self, folder: Path, sections: TokenizerSections) -> Path | None:
         if self.tokenizer_file is not None:
-            return super().write_tokenizer(folder, pre_tokenizer)
-        return write_tokenizer_json(self.source, self.metadata, folder, pre_tokenizer)
+            return super().write_tokenizer(folder, sections)
+        return write_tokenizer_json(self.source, self.metadata, folder, sections)
 
 
 def open_gguf(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmx.checkpoint.base import PreTokenizer
+from llmx.checkpoint.base import TokenizerSections
 from llmx.errors import CheckpointError
 
 PREFIX = "tokenizer.ggml."
@@ -28,7 +28,7 @@ def control_tokens(metadata: Mapping[str, Any]) -> dict[str, int]:
 
 
 def write_tokenizer_json(
-    source: str, metadata: Mapping[str, Any], folder: Path, pre_tokenizer: PreTokenizer
+    source: str, metadata: Mapping[str, Any], folder: Path, sections: TokenizerSections
 ) -> Path | None:
     """Write ``folder/tokenizer.json``; ``None`` if the file carries no tokenizer.
 
@@ -44,20 +44,20 @@ def write_tokenizer_json(
             remedy="Pass the model's own tokenizer.json or tokenizer.model with --tokenizer.",
         )
     name = str(metadata.get(PREFIX + "pre", "default"))
-    section = pre_tokenizer(name)
-    if section is None:
+    known = sections(name)
+    if known is None:
         raise CheckpointError(
             f"{source} splits text by the rule {name!r}, which this family does not know",
             remedy="Pass the model's own tokenizer.json with --tokenizer.",
         )
-    content = _tokenizer_json(source, metadata, section)
+    content = _tokenizer_json(source, metadata, known)
     target = folder / "tokenizer.json"
     target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return target
 
 
 def _tokenizer_json(
-    source: str, metadata: Mapping[str, Any], pre_tokenizer: Mapping[str, Any]
+    source: str, metadata: Mapping[str, Any], known: Mapping[str, Any]
 ) -> dict[str, Any]:
     try:
         tokens: Sequence[str] = metadata[PREFIX + "tokens"]
@@ -88,8 +88,8 @@ def _tokenizer_json(
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": dict(pre_tokenizer),
+        "normalizer": known.get("normalizer"),
+        "pre_tokenizer": known["pre_tokenizer"],
         "post_processor": _post_processor(metadata, tokens),
         "decoder": {**BYTE_LEVEL, "use_regex": True},
         "model": {
@@ -103,6 +103,7 @@ def _tokenizer_json(
             "ignore_merges": False,
             "vocab": {token: index for index, token in enumerate(tokens)},
             "merges": [merge.split(" ", 1) for merge in merges],
+            **known.get("model", {}),
         },
     }
 

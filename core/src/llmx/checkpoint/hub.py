@@ -22,12 +22,13 @@ from llmx.checkpoint.hub_files import (
     choose_weights,
 )
 from llmx.errors import CheckpointError
-from llmx.progress import Progress
+from llmx.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 DEFAULT_BRANCH = "main"
+CONFIG = "config.json"
 
 
 def resolve(repo_id: str, revision: str | None, progress: Progress) -> tuple[Path, str]:
@@ -42,20 +43,33 @@ def resolve(repo_id: str, revision: str | None, progress: Progress) -> tuple[Pat
     Raises:
         CheckpointError: not found, not allowed, not reachable or damaged on the way.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
     with _explained(repo_id, revision):
         if constants.HF_HUB_OFFLINE:
             return _from_cache(repo_id, revision)
-        info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
-        files = {file.rfilename: file for file in info.siblings or ()}
-        if info.sha is None:
-            raise CheckpointError(f"{repo_id} has no commit", remedy="The repository is empty.")
-        check_names(repo_id, files)
-        snapshot = _Snapshot(repo_id, info.sha, files, progress)
+        snapshot = _list_files(repo_id, revision, progress)
         snapshot.fetch(_needed(snapshot))
         _remember(snapshot, revision or DEFAULT_BRANCH)
-        return snapshot.folder, info.sha
+        return snapshot.folder, snapshot.commit
+
+
+def resolve_config(repo_id: str, revision: str | None) -> Path | None:
+    """Download a repository's ``config.json`` and nothing else.
+
+    Returns:
+        The folder that it is in; ``None`` if the repository has none.
+
+    Raises:
+        CheckpointError: as ``resolve``.
+    """
+    from huggingface_hub import constants
+
+    with _explained(repo_id, revision):
+        if constants.HF_HUB_OFFLINE:
+            return _from_cache(repo_id, revision)[0]
+        snapshot = _list_files(repo_id, revision, Silent())
+        return snapshot.get(CONFIG).parent if CONFIG in snapshot.files else None
 
 
 @define
@@ -106,6 +120,17 @@ class _Snapshot:
                 tqdm_class=_reporting_bar(report),
             )
         )
+
+
+def _list_files(repo_id: str, revision: str | None, progress: Progress) -> _Snapshot:
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
+    if info.sha is None:
+        raise CheckpointError(f"{repo_id} has no commit", remedy="The repository is empty.")
+    files = {file.rfilename: file for file in info.siblings or ()}
+    check_names(repo_id, files)
+    return _Snapshot(repo_id, info.sha, files, progress)
 
 
 def _needed(snapshot: _Snapshot) -> list[str]:

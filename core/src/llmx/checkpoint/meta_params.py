@@ -137,9 +137,11 @@ def _hidden_dim(params: Mapping[str, Any]) -> int:
 
 def _rope_scaling(params: Mapping[str, Any]) -> dict[str, Any] | None:
     if params.get("use_scaled_rope"):
+        # The files of the publishers leave the factor out; the families know theirs.
+        stated = params.get("rope_scale_factor")
         return {
             "rope_type": "llama3",
-            "factor": float(params.get("rope_scale_factor", 8)),
+            **({} if stated is None else {"factor": float(stated)}),
             "low_freq_factor": 1.0,
             "high_freq_factor": float(
                 params.get("high_freq_factor", params.get("rope_high_freq_factor", 4))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmx.checkpoint.base import Checkpoint, PreTokenizer
+from llmx.checkpoint.base import Checkpoint, TokenizerSections
 from llmx.errors import ArtifactError
 
 
 def save_tokenizer(
-    checkpoint: Checkpoint, folder: Path, *, pre_tokenizer: PreTokenizer
+    checkpoint: Checkpoint, folder: Path, *, sections: TokenizerSections
 ) -> Path | None:
     """Put the checkpoint's tokenizer into ``folder``.
 
@@ -17,7 +17,7 @@ def save_tokenizer(
 
     Args:
         folder: exists already.
-        pre_tokenizer: the family's ``gguf_pre_tokenizer`` hook.
+        sections: the family's ``gguf_tokenizer`` hook.
 
     Returns:
         The file written, or ``None`` if the checkpoint has no tokenizer.
@@ -26,7 +26,7 @@ def save_tokenizer(
         CheckpointError: the tokenizer cannot be converted.
     """
     try:
-        return checkpoint.write_tokenizer(folder, pre_tokenizer)
+        return checkpoint.write_tokenizer(folder, sections)
     except OSError as error:
         raise ArtifactError(
             f"cannot write the tokenizer into {folder}: {error.strerror or error}",

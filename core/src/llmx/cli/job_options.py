@@ -33,6 +33,9 @@ _SWITCHES = (
     ("--random-weights", "base.random_weights", "Export untrained weights."),
     ("--verbose", "debug.verbose", "Show which operators were delegated."),
 )
+_DENIALS = (
+    ("--no-replicate", "export.replicate_layers", "Lower every layer by itself; takes minutes."),
+)
 QUANTIZE: dict[str, dict[str, Any]] = {
     "none": {
         "quantization.qmode": None,
@@ -95,7 +98,7 @@ def _parameter(option: str) -> str:
 
 _PARAMETERS = {
     *(_parameter(names[-1]) for names, *_ in _VALUES),
-    *(_parameter(name) for name, *_ in _SWITCHES),
+    *(_parameter(name) for name, *_ in (*_SWITCHES, *_DENIALS)),
     "words",
     "config",
     "recipe",
@@ -113,7 +116,8 @@ def _decorators() -> list[Callable[[Any], Any]]:
         click.option("--quantize", type=click.Choice(tuple(QUANTIZE)), help="Short for the group."),
     ]
     made += [click.option(*names, type=kind, help=text) for names, _, kind, text in _VALUES]
-    made += [click.option(name, is_flag=True, help=text) for name, _, text in _SWITCHES]
+    switches = (*_SWITCHES, *_DENIALS)
+    made += [click.option(name, is_flag=True, help=text) for name, _, text in switches]
     return made
 
 
@@ -128,6 +132,9 @@ def _arguments(values: dict[str, Any]) -> JobArguments:
     for name, key, _ in _SWITCHES:
         if values[_parameter(name)]:
             settings[key] = True
+    for name, key, _ in _DENIALS:
+        if values[_parameter(name)]:
+            settings[key] = False
     command = click.get_current_context().command
     words = split_words(
         values["words"],

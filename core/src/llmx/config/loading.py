@@ -19,6 +19,7 @@ from llmx.plugins import FAMILIES, Plugins, installed, likely_package, load
 
 MODEL_CLASS = "base.model_class"
 SIZE = "base.size"
+CHECKPOINT, REVISION, PARAMS = "base.checkpoint", "base.revision", "base.params"
 QMODE = "quantization.qmode"
 GROUP_SIZE = "quantization.group_size"
 DEFAULT_RECIPE = "default"
@@ -45,7 +46,8 @@ def load_job(
     """Resolve a job; later sources win: recipe, config file, settings, overrides.
 
     Args:
-        family: a family's name, which may hold a size; else ``base.model_class`` names it.
+        family: a family's name, which may hold a size; else ``base.model_class`` names it, and
+            without that the checkpoint's own configuration does.
         config: YAML or JSON file. Without one, the job starts from the recipe ``default``.
         recipe: another recipe of the backend to start from.
         settings: values by dotted key; ``backend`` holds a backend's name or ``None``.
@@ -55,6 +57,7 @@ def load_job(
     Raises:
         ConfigError: an unknown key, a value that does not fit, or options that contradict.
         PluginError: the family or backend is unknown or broken.
+        CheckpointError: no family is named and the checkpoint does not tell it.
     """
     outline = _outline(family, config, recipe, settings or {}, overrides, origin)
     layers, values = outline.layers, outline.values
@@ -162,11 +165,12 @@ def _structured(layers: Iterable[Settings], known: Mapping[str, Key]) -> dict[st
 def _find_model(layers: list[Settings], values: Mapping[str, Any]) -> tuple[str, str | None]:
     """Canonical names of family and size; size is ``None`` if nothing names one."""
     names = [plugin.name for plugin in installed(FAMILIES)]
-    wanted = values.get(MODEL_CLASS)
+    wanted = values.get(MODEL_CLASS) or _detected(values)
     if wanted is None:
         raise ConfigError(
             "no model family is named",
-            remedy=f"name one of: {', '.join(names) or 'none installed'}",
+            remedy=f"name one of: {', '.join(names) or 'none installed'}; "
+            "or give --checkpoint, from which it can be told",
         )
     family, hint = split_model_class(wanted, names)
     sizes = load(family, None).family.sizes()
@@ -192,6 +196,18 @@ def _find_model(layers: list[Settings], values: Mapping[str, Any]) -> tuple[str,
             remedy="leave one of them out",
         )
     return family, matched
+
+
+def _detected(values: Mapping[str, Any]) -> str | None:
+    """The family that the checkpoint's own configuration tells; ``None`` without a checkpoint."""
+    if values.get(CHECKPOINT) is None:
+        return None
+    from llmx.detect import detect_family
+
+    params = values.get(PARAMS)
+    return detect_family(
+        values[CHECKPOINT], values.get(REVISION), None if params is None else Path(params)
+    )
 
 
 def _recipe(name: str, plugins: Plugins, backend: str | None) -> Settings:

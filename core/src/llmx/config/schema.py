@@ -125,6 +125,9 @@ class ExportOptions:
     max_context_length: int | None = option(CLASSIC_LENGTH, "Tokens the model can look back on.")
     output_dir: str | None = option(None, "Folder to write; none is named after the job.")
     output_name: str | None = option(None, "File name of the program.")
+    replicate_layers: bool = option(
+        True, "Lower three layers and repeat them; false lowers every layer by itself."
+    )
     so_library: str | None = option(
         None, "Library with quantized operators.", unsupported="leave it out; they are built in"
     )
@@ -236,11 +239,13 @@ class ExportJob:
         check_job(self)
 
     @classmethod
-    def create(cls, family: str, *, config: Path | None = None, **options: Any) -> ExportJob:
+    def create(
+        cls, family: str | None = None, *, config: Path | None = None, **options: Any
+    ) -> ExportJob:
         """A job as ``llmx export FAMILY`` would make it.
 
         Args:
-            family: name of an installed family.
+            family: name of an installed family; without one, the checkpoint tells it.
             config: YAML file to start from, instead of the recipe.
             options: by field name (``size="135m"``, ``qmode=None``, ``backend="name"``), or by
                 dotted key (``**{"model.use_kv_cache": True}``).

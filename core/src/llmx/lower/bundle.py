@@ -31,5 +31,5 @@ def write_tokenizer(
     if checkpoint is None:
         return None
     return save_tokenizer(
-        checkpoint, folder, pre_tokenizer=lambda name: family.gguf_pre_tokenizer(name=name)
+        checkpoint, folder, sections=lambda name: family.gguf_tokenizer(name=name)
     )

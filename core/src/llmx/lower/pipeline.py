@@ -17,9 +17,9 @@ from llmx.config import ExportJob
 from llmx.errors import LoweringError
 from llmx.lower.build import Blueprint, draw, fill
 from llmx.lower.bundle import write_tokenizer
-from llmx.lower.capture import capture, example_inputs
+from llmx.lower.layers import lower_layers
 from llmx.lower.methods import constant_methods
-from llmx.lower.program import finish, lower
+from llmx.lower.program import finish
 from llmx.lower.source import open_source, resolve_lengths
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
@@ -67,17 +67,10 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
             tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
         with stages.stage("load and quantize"):
             records = fill(blueprint, stages, hqq=job.quantization.use_hqq)
-        with stages.stage("torch.export"):
-            captured = capture(blueprint.model, *_inputs(job))
-        with stages.stage("lower"):
-            edge = lower(
-                captured,
-                backend.partitioners(job=job),
-                backend.edge_passes(job=job),
-                constant_methods(job, source.params, tokens),
-            )
-            delegation = count_delegation(edge.exported_program().graph_module)
-            _require_delegation(delegation, job)
+        methods = constant_methods(job, source.params, tokens)
+        edge = lower_layers(blueprint.model, job, backend, methods, stages)
+        delegation = count_delegation(edge.exported_program().graph_module)
+        _require_delegation(delegation, job)
         with stages.stage("emit program"):
             path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
             program = _write_program(finish(edge, backend.program_config(job=job)), path)
@@ -101,15 +94,6 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
         }
         write_manifest(scratch, manifest)
     return Artifact.open(folder)
-
-
-def _inputs(job: ExportJob) -> tuple[Any, Any]:
-    assert job.export.max_seq_length is not None
-    return example_inputs(
-        kv_cache=job.model.use_kv_cache,
-        dynamic=job.model.enable_dynamic_shape,
-        max_seq_length=job.export.max_seq_length,
-    )
 
 
 def _require_delegation(delegation: Delegation, job: ExportJob) -> None:

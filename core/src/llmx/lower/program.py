@@ -19,6 +19,10 @@ from torch.export import ExportedProgram
 from llmx.errors import LlmxError, LoweringError
 
 
+# The custom attention operators are outside the core ATen set that would be checked for.
+COMPILE_CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
+
+
 def lower(
     program: ExportedProgram,
     partitioners: Sequence[Any],
@@ -32,8 +36,7 @@ def lower(
             transform_passes=list(edge_passes),
             partitioner=list(partitioners),
             constant_methods=dict(constant_methods),
-            # The custom attention operators are outside the core ATen set that is checked for.
-            compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
+            compile_config=COMPILE_CONFIG,
         )
     except LlmxError:
         raise
@@ -42,6 +45,12 @@ def lower(
             f"lowering failed: {type(error).__name__}: {_first_line(error)}",
             remedy="run again with --debug",
         ) from error
+
+
+def with_program(edge: EdgeProgramManager, program: ExportedProgram) -> EdgeProgramManager:
+    """The same lowering with another program as its ``forward``."""
+    constants = {name: edge._config_methods[name] for name in edge.config_methods}
+    return EdgeProgramManager({"forward": program}, constants, compile_config=COMPILE_CONFIG)
 
 
 def default_program_config() -> ExecutorchBackendConfig:

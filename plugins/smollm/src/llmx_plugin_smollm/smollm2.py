@@ -14,39 +14,65 @@ SHARED: dict[str, Any] = {
     "norm_eps": 1e-5,
     "tied_embeddings": True,
 }
+SMALL = DecoderParams(
+    dim=576, n_layers=30, n_heads=9, n_kv_heads=3, hidden_dim=1536, rope_theta=1e5, **SHARED
+)
+MEDIUM = DecoderParams(
+    dim=960, n_layers=32, n_heads=15, n_kv_heads=5, hidden_dim=2560, rope_theta=1e5, **SHARED
+)
+LARGE = DecoderParams(
+    dim=2048, n_layers=24, n_heads=32, n_kv_heads=32, hidden_dim=8192, rope_theta=1.3e5, **SHARED
+)
 HUB = "https://huggingface.co/HuggingFaceTB"
 
 SIZES = {
     "135m": ModelSize(
-        params=DecoderParams(
-            dim=576, n_layers=30, n_heads=9, n_kv_heads=3, hidden_dim=1536, rope_theta=1e5, **SHARED
-        ),
+        params=SMALL,
         hub_repo="HuggingFaceTB/SmolLM2-135M-Instruct",
         config_url=f"{HUB}/SmolLM2-135M-Instruct/blob/main/config.json",
     ),
     "360m": ModelSize(
-        params=DecoderParams(
-            dim=960, n_layers=32, n_heads=15, n_kv_heads=5, hidden_dim=2560, rope_theta=1e5, **SHARED
-        ),
+        params=MEDIUM,
         hub_repo="HuggingFaceTB/SmolLM2-360M-Instruct",
         config_url=f"{HUB}/SmolLM2-360M-Instruct/blob/main/config.json",
     ),
     "1.7b": ModelSize(
-        params=DecoderParams(
-            dim=2048, n_layers=24, n_heads=32, n_kv_heads=32, hidden_dim=8192, rope_theta=1.3e5,
-            **SHARED,
-        ),
+        params=LARGE,
         hub_repo="HuggingFaceTB/SmolLM2-1.7B-Instruct",
         config_url=f"{HUB}/SmolLM2-1.7B-Instruct/blob/main/config.json",
+    ),
+    "135m-base": ModelSize(
+        params=SMALL,
+        hub_repo="HuggingFaceTB/SmolLM2-135M",
+        config_url=f"{HUB}/SmolLM2-135M/blob/main/config.json",
+    ),
+    "360m-base": ModelSize(
+        params=MEDIUM,
+        hub_repo="HuggingFaceTB/SmolLM2-360M",
+        config_url=f"{HUB}/SmolLM2-360M/blob/main/config.json",
+    ),
+    "1.7b-base": ModelSize(
+        params=LARGE,
+        hub_repo="HuggingFaceTB/SmolLM2-1.7B",
+        config_url=f"{HUB}/SmolLM2-1.7B/blob/main/config.json",
     ),
 }
 # <|im_start|> opens and <|im_end|> ends a turn; base models stop at <|endoftext|>.
 PUBLISHED = TokenIds(bos=1, eos=(2, 0))
+DIGITS = {"type": "Digits", "individual_digits": True}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
 @hookimpl
 def sizes() -> Mapping[str, ModelSize]:
     return SIZES
+
+
+@hookimpl
+def match_config(config: Mapping[str, Any]) -> int:
+    from llmx.model.matching import match_sizes
+
+    return match_sizes(config, "llama", SIZES)
 
 
 @hookimpl
@@ -65,21 +91,10 @@ def token_ids(checkpoint: Checkpoint | None) -> TokenIds:
 
 
 @hookimpl
-def gguf_pre_tokenizer(name: str) -> Mapping[str, Any] | None:
+def gguf_tokenizer(name: str) -> Mapping[str, Any] | None:
     if name != "smollm":
         return None
-    return {
-        "type": "Sequence",
-        "pretokenizers": [
-            {"type": "Digits", "individual_digits": True},
-            {
-                "type": "ByteLevel",
-                "add_prefix_space": False,
-                "trim_offsets": True,
-                "use_regex": True,
-            },
-        ],
-    }
+    return {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [DIGITS, BYTES]}}
 
 
 @hookimpl

@@ -1,0 +1,37 @@
+"""How XNNPACK's payloads refer to weights: by the SHA-256 of the bytes that the kernels read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def named_data(module: nn.Module) -> Mapping[str, tuple[str, bytes]]:
+    """Key and bytes of each datum that a payload may hold of ``module``, by what it is."""
+    return {what: (key, content) for what, key, content in _entries(module)}
+
+
+def _entries(module: nn.Module) -> Iterator[tuple[str, str, bytes]]:
+    for name, parameter in module.named_parameters(recurse=False):
+        codes = getattr(parameter, "qdata", None)
+        if codes is None:
+            content = _raw(parameter.detach())
+            yield name, hashlib.sha256(content).hexdigest(), content
+            continue
+        packed = _raw(_nibbles(codes))
+        yield name, hashlib.sha256(packed).hexdigest(), packed
+        scales = _raw(parameter.scale.squeeze(-1) if parameter.scale.shape[-1] == 1 else parameter.scale)
+        yield f"{name} scale", f"scale_{hashlib.sha256(scales).hexdigest()}", scales
+
+
+def _nibbles(codes: Tensor) -> Tensor:
+    """[out, in] in -8 … 7 to [out, in / 2]: the even channel low, both shifted by 8."""
+    shifted = (codes + 8).to(torch.uint8)
+    return shifted[:, 0::2] | (shifted[:, 1::2] << 4)
+
+
+def _raw(tensor: Tensor) -> bytes:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,69 @@
+"""Lower a model in work proportional to its distinct layers, or layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from executorch.exir import EdgeProgramManager
+from torch import nn
+
+from llmx.config import ExportJob
+from llmx.hookspecs import BackendSpec
+from llmx.lower.capture import capture, example_inputs
+from llmx.lower.payload import IrregularError
+from llmx.lower.program import lower, with_program
+from llmx.lower.replicate import TEMPLATE_LAYERS, replicate, template_of
+from llmx.progress import Stages
+
+
+def lower_layers(
+    model: nn.Module,
+    job: ExportJob,
+    backend: BackendSpec,
+    constant_methods: Mapping[str, Any],
+    stages: Stages,
+) -> EdgeProgramManager:
+    """Lower three layers and repeat them; where that cannot be done, lower all and say why.
+
+    Raises:
+        LoweringError: the model cannot be traced or lowered.
+    """
+    layers = getattr(model, "layers", ())
+    if job.export.replicate_layers and len(layers) > TEMPLATE_LAYERS:
+        try:
+            edge = _lower(template_of(model), job, backend, constant_methods, stages)
+            with stages.stage("repeat layers"):
+                program = replicate(
+                    edge.exported_program(),
+                    list(layers),
+                    lambda module: backend.delegate_data(module=module),
+                )
+                return with_program(edge, program)
+        except IrregularError as reason:
+            stages.note(f"each layer is lowered by itself: {reason}")
+    return _lower(model, job, backend, constant_methods, stages)
+
+
+def _lower(
+    model: nn.Module,
+    job: ExportJob,
+    backend: BackendSpec,
+    constant_methods: Mapping[str, Any],
+    stages: Stages,
+) -> EdgeProgramManager:
+    assert job.export.max_seq_length is not None
+    inputs, dynamic_shapes = example_inputs(
+        kv_cache=job.model.use_kv_cache,
+        dynamic=job.model.enable_dynamic_shape,
+        max_seq_length=job.export.max_seq_length,
+    )
+    with stages.stage("torch.export"):
+        captured = capture(model, inputs, dynamic_shapes)
+    with stages.stage("lower"):
+        return lower(
+            captured,
+            backend.partitioners(job=job),
+            backend.edge_passes(job=job),
+            constant_methods,
+        )

@@ -1,0 +1,155 @@
+"""Delegate payloads that refer to weights by key: compare them, and point them at other weights."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from attrs import field, frozen
+from executorch.exir._serialize._named_data_store import NamedDataStore
+from executorch.exir.lowered_backend_module import LoweredBackendModule
+from torch import nn
+
+
+class IrregularError(Exception):
+    """The layers' lowered forms do not repeat, so they cannot be copied; says where."""
+
+
+DelegateData = Callable[[nn.Module], Mapping[str, tuple[str, bytes]] | None]
+Role = tuple[str, str]
+"""Name of a module within its layer, and what of it (weight, scale, …)."""
+
+
+@frozen
+class LayerData:
+    """The named data of every layer's weights, by role, and who owns a key."""
+
+    layers: Sequence[Mapping[Role, tuple[str, bytes]]]
+    owners: Mapping[str, frozenset[tuple[int, Role]]] = field(repr=False)
+
+    @classmethod
+    def collect(cls, layers: Sequence[nn.Module], data: DelegateData) -> LayerData:
+        """Ask the backend for each module of each layer."""
+        tables = [dict(_layer_data(layer, data)) for layer in layers]
+        owners: dict[str, set[tuple[int, Role]]] = defaultdict(set)
+        for index, table in enumerate(tables):
+            for role, (key, _) in table.items():
+                owners[key].add((index, role))
+        return cls(tables, {key: frozenset(found) for key, found in owners.items()})
+
+    def key(self, layer: int, role: Role) -> str:
+        return self.layers[layer][role][0]
+
+    def bytes_of(self, layer: int, role: Role) -> bytes:
+        return self.layers[layer][role][1]
+
+
+def _layer_data(layer: nn.Module, data: DelegateData) -> Iterator[tuple[Role, tuple[str, bytes]]]:
+    for name, module in layer.named_modules():
+        if next(module.parameters(recurse=False), None) is None:
+            continue
+        for what, entry in (data(module) or {}).items():
+            yield (name, what), entry
+
+
+def keys_in_order(module: LoweredBackendModule) -> list[tuple[int, str]]:
+    """(position, key) of every named datum that the payload mentions, by position."""
+    output = module.named_data_store_output
+    if output is None or not output.pte_data:
+        return []
+    # Longest first: one key may be a part of another, as in "scale_<key>".
+    keys = sorted(output.pte_data, key=len, reverse=True)
+    pattern = re.compile(b"|".join(re.escape(key.encode()) for key in keys))
+    return [
+        (match.start(), match.group().decode())
+        for match in pattern.finditer(module.processed_bytes)
+    ]
+
+
+def same_but_for_keys(first: LoweredBackendModule, second: LoweredBackendModule) -> bool:
+    """Whether two payloads do the same with weights that may differ."""
+    if first.backend_id != second.backend_id or first.compile_specs != second.compile_specs:
+        return False
+    return _without_keys(first) == _without_keys(second)
+
+
+def _without_keys(module: LoweredBackendModule) -> list[bytes]:
+    found = keys_in_order(module)
+    ends = [0, *(position + len(key) for position, key in found)]
+    starts = [*(position for position, _ in found), len(module.processed_bytes)]
+    pieces = [module.processed_bytes[end:start] for end, start in zip(ends, starts, strict=True)]
+    return [piece + str(len(key)).encode() for piece, (_, key) in zip(pieces, found, strict=False)]
+
+
+def roles_of_pair(
+    first: LoweredBackendModule, second: LoweredBackendModule, data: LayerData
+) -> list[frozenset[tuple[int, Role]]]:
+    """What each key of ``second`` is, ``first`` being the same one layer earlier.
+
+    An empty set is a constant that all layers share.
+
+    Raises:
+        IrregularError: a key changes from layer to layer and no layer owns it.
+    """
+    roles = []
+    for (_, before), (_, after) in zip(keys_in_order(first), keys_in_order(second), strict=True):
+        earlier = data.owners.get(before, frozenset())
+        fitting = frozenset(
+            (layer, role)
+            for layer, role in data.owners.get(after, frozenset())
+            if (layer - 1, role) in earlier
+        )
+        if not fitting and before != after:
+            raise IrregularError("the backend does not say how its payloads refer to weights")
+        roles.append(fitting)
+    return roles
+
+
+def roles_in_layer(
+    module: LoweredBackendModule, layer: int, data: LayerData
+) -> list[frozenset[tuple[int, Role]]]:
+    """What each key of ``module`` is, as far as ``layer`` owns it."""
+    return [
+        frozenset(each for each in data.owners.get(key, frozenset()) if each[0] == layer)
+        for _, key in keys_in_order(module)
+    ]
+
+
+def rekeyed(
+    module: LoweredBackendModule,
+    roles: Sequence[frozenset[tuple[int, Role]]],
+    shift: int,
+    data: LayerData,
+) -> LoweredBackendModule:
+    """A copy of ``module`` for the weights ``shift`` layers further on.
+
+    Raises:
+        IrregularError: a key stands for several weights that differ there.
+    """
+    output = module.named_data_store_output
+    if output is None:
+        return module
+    store = NamedDataStore()
+    payload = bytearray(module.processed_bytes)
+    for (position, key), owners in zip(keys_in_order(module), roles, strict=True):
+        entry = output.pte_data[key]
+        content = output.buffers[entry.buffer_index]
+        wanted = {data.key(layer + shift, role) for layer, role in owners} or {key}
+        if len(wanted) > 1:
+            raise IrregularError("one datum stands for several weights that differ elsewhere")
+        (new_key,) = wanted
+        if owners:
+            layer, role = next(iter(owners))
+            content = data.bytes_of(layer + shift, role)
+        if len(new_key) != len(key):
+            raise IrregularError("keys of different lengths cannot be exchanged")
+        payload[position : position + len(key)] = new_key.encode()
+        store.add_named_data(new_key, content, alignment=entry.alignment)
+    return LoweredBackendModule(
+        edge_program=module.original_module,
+        backend_id=module.backend_id,
+        processed_bytes=bytes(payload),
+        compile_specs=module.compile_specs,
+        named_data_store_output=store.get_named_data_store_output(),
+    )

@@ -1,0 +1,406 @@
+"""Lower a few layers and repeat the middle one: equal layers lower to equal programs.
+
+A template of three layers is lowered. Its graph is a prefix, two runs of nodes that are the same
+but for the layer that they belong to (the *units*), and a suffix. The second unit is copied for
+every further layer, with that layer's caches and parameters as inputs and that layer's weights in
+the delegates' payloads.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import define, field, frozen
+from executorch.exir.lowered_backend_module import LoweredBackendModule
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.fx import Graph, Node
+from torch.utils import _pytree as pytree
+
+from llmx.lower.payload import (
+    DelegateData,
+    IrregularError,
+    LayerData,
+    rekeyed,
+    roles_in_layer,
+    roles_of_pair,
+    same_but_for_keys,
+)
+
+TEMPLATE_LAYERS = 3
+LAYER = re.compile(r"layers\.(\d+)\.(.+)")
+
+
+def template_of(model: nn.Module) -> nn.Module:
+    """The model with its first three layers only, sharing their weights.
+
+    Raises:
+        IrregularError: the layers differ in structure.
+    """
+    layers = getattr(model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise IrregularError("the model has no list of layers")
+    structures = [_structure(layer) for layer in layers]
+    for index, structure in enumerate(structures):
+        if structure != structures[0]:
+            raise IrregularError(f"layer {index} differs in structure from layer 0")
+    template = copy.copy(model)
+    template._modules = dict(model._modules)
+    template.layers = nn.ModuleList(layers[:TEMPLATE_LAYERS])
+    return template
+
+
+def _structure(layer: nn.Module) -> list[tuple[Any, ...]]:
+    tensors = [*layer.named_parameters(), *layer.named_buffers()]
+    return [
+        (name, tuple(each.shape), each.dtype, type(each), getattr(each, "block_size", None))
+        for name, each in tensors
+    ]
+
+
+def replicate(
+    program: ExportedProgram, layers: Sequence[nn.Module], delegate_data: DelegateData
+) -> ExportedProgram:
+    """The lowered program of all ``layers``, from that of the first three.
+
+    Args:
+        program: the lowered template; it is taken apart.
+        layers: all layers of the eager model, the template's three first.
+        delegate_data: the backend's hook.
+
+    Raises:
+        IrregularError: the template's layers did not lower to the same program; nothing is lost
+            but the template.
+    """
+    return _Replication(program, layers, LayerData.collect(layers, delegate_data)).run()
+
+
+@frozen
+class _Units:
+    """Positions of the two units in the list of nodes: [start, middle) and [middle, end)."""
+
+    start: int
+    period: int
+
+    @property
+    def middle(self) -> int:
+        return self.start + self.period
+
+    @property
+    def end(self) -> int:
+        return self.start + 2 * self.period
+
+
+@define
+class _Replication:
+    program: ExportedProgram
+    layers: Sequence[nn.Module]
+    data: LayerData
+    nodes: list[Node] = field(init=False)
+    position: dict[Node, int] = field(init=False)
+    targets: dict[str, str] = field(init=False)
+    placeholders: dict[str, Node] = field(init=False)
+    new_inputs: dict[str, list[InputSpec]] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        graph, signature = self.program.graph, self.program.graph_signature
+        self.nodes = [node for node in graph.nodes if node.op in ("call_function", "get_attr")]
+        self.position = {node: index for index, node in enumerate(self.nodes)}
+        self.targets = {
+            spec.arg.name: spec.target for spec in signature.input_specs if spec.target is not None
+        }
+        by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+        self.placeholders = {target: by_name[name] for name, target in self.targets.items()}
+
+    @property
+    def graph(self) -> Graph:
+        return self.program.graph
+
+    def run(self) -> ExportedProgram:
+        units = self._find_units()
+        self._add_placeholders()
+        copies = self._copy_units(units)
+        self._redirect_suffix(units, copies)
+        signature = self._signature(units, copies)
+        self.graph.lint()
+        self.program.graph_module.recompile()
+        return ExportedProgram(
+            root=self.program.graph_module,
+            graph=self.graph,
+            graph_signature=signature,
+            state_dict=self.program.state_dict,
+            range_constraints=self.program.range_constraints,
+            module_call_graph=self.program.module_call_graph,
+            constants=self.program.constants,
+            verifiers=[self.program.verifier],
+        )
+
+    # Where the layers are in the template.
+
+    def _find_units(self) -> _Units:
+        first = [self._first_use(layer) for layer in range(TEMPLATE_LAYERS)]
+        period = first[2] - first[1]
+        for start in range(max(first[1] - period + 1, 1), first[1] + 1):
+            units = _Units(start, period)
+            if units.end <= len(self.nodes) and self._repeats(units):
+                return units
+        raise IrregularError("the layers of the lowered template do not repeat")
+
+    def _first_use(self, layer: int) -> int:
+        uses = [
+            self.position[user]
+            for target, node in self.placeholders.items()
+            if _layer_of(target) == layer
+            for user in node.users
+            if user in self.position
+        ]
+        if not uses:
+            raise IrregularError(f"layer {layer} of the lowered template has no inputs of its own")
+        return min(uses)
+
+    def _repeats(self, units: _Units) -> bool:
+        return all(
+            self._corresponds(self.nodes[at], self.nodes[at + units.period], units)
+            for at in range(units.start, units.middle)
+        )
+
+    def _corresponds(self, first: Node, second: Node, units: _Units) -> bool:
+        if first.op != second.op:
+            return False
+        if first.op == "get_attr":
+            modules = self._module(first), self._module(second)
+            return all(isinstance(each, LoweredBackendModule) for each in modules) and (
+                same_but_for_keys(*modules)
+            )
+        if first.target != second.target:
+            return False
+        leaves, shape = pytree.tree_flatten((first.args, first.kwargs))
+        others, other_shape = pytree.tree_flatten((second.args, second.kwargs))
+        return shape == other_shape and all(
+            self._same_argument(one, other, units)
+            for one, other in zip(leaves, others, strict=True)
+        )
+
+    def _same_argument(self, one: Any, other: Any, units: _Units) -> bool:
+        if not isinstance(one, Node) or not isinstance(other, Node):
+            return type(one) is type(other) and bool(one == other)
+        if one.op == "placeholder" or other.op == "placeholder":
+            return self._same_input(one, other)
+        before, after = self.position[one], self.position[other]
+        if after < units.start:
+            return before == after
+        # Within the unit, or from the one before; the first unit has the prefix before it.
+        return after == before + units.period or before < units.start <= after < units.middle
+
+    def _same_input(self, one: Node, other: Node) -> bool:
+        if one is other:
+            return True
+        first, second = self.targets.get(one.name), self.targets.get(other.name)
+        if first is None or second is None:
+            return False
+        layer = _layer_of(first)
+        if layer is not None:
+            return second == _in_layer(first, layer + 1)
+        if _layer_of(second) is not None:
+            return False
+        return torch.equal(self._tensor(first), self._tensor(second))
+
+    # New inputs.
+
+    def _add_placeholders(self) -> None:
+        last = TEMPLATE_LAYERS - 1
+        for target, node in list(self.placeholders.items()):
+            if _layer_of(target) != last:
+                continue
+            spec = self._spec(target)
+            holder = self._holder(target)
+            if not torch.equal(holder[target], self._eager_tensor(target)):
+                raise IrregularError(f"{target} was changed while it was lowered")
+            after, added = node, []
+            for layer in range(TEMPLATE_LAYERS, len(self.layers)):
+                new_target = _in_layer(target, layer)
+                with self.graph.inserting_after(after):
+                    new = self.graph.placeholder(node.name.replace(f"_{last}_", f"_{layer}_", 1))
+                new.meta = dict(node.meta)
+                holder[new_target] = self._eager_tensor(new_target)
+                added.append(
+                    InputSpec(
+                        kind=spec.kind,
+                        arg=TensorArgument(name=new.name),
+                        target=new_target,
+                        persistent=spec.persistent,
+                    )
+                )
+                self.placeholders[new_target] = new
+                self.targets[new.name] = new_target
+                after = new
+            self.new_inputs[target] = added
+
+    def _spec(self, target: str) -> InputSpec:
+        specs = self.program.graph_signature.input_specs
+        return next(spec for spec in specs if spec.target == target)
+
+    def _holder(self, target: str) -> dict[str, Any]:
+        if target in self.program.state_dict:
+            return self.program.state_dict
+        return self.program.constants
+
+    def _tensor(self, target: str) -> Tensor:
+        tensor: Tensor = self._holder(target)[target]
+        return tensor
+
+    def _eager_tensor(self, target: str) -> Tensor:
+        match = LAYER.fullmatch(target)
+        assert match is not None
+        value: Any = self.layers[int(match.group(1))]
+        for name in match.group(2).split("."):
+            value = getattr(value, name, None)
+        if not isinstance(value, Tensor):
+            raise IrregularError(f"{target} is no tensor of the eager model")
+        return value
+
+    def _module(self, node: Node) -> Any:
+        return getattr(self.program.graph_module, str(node.target))
+
+    # Copies of the second unit, and the suffix behind them.
+
+    def _copy_units(self, units: _Units) -> list[Mapping[Node, Node]]:
+        """For every further layer, which node of the second unit became which new one."""
+        template = self.nodes[units.middle : units.end]
+        roles = {
+            node: roles_of_pair(
+                self._module(self.nodes[self.position[node] - units.period]),
+                self._module(node),
+                self.data,
+            )
+            for node in template
+            if node.op == "get_attr"
+        }
+        previous: Mapping[Node, Node] = {node: node for node in template}
+        copies: list[Mapping[Node, Node]] = []
+        for shift in range(1, len(self.layers) - TEMPLATE_LAYERS + 1):
+            made: dict[Node, Node] = {}
+            with self.graph.inserting_before(self._suffix_start(units)):
+                for node in template:
+                    made[node] = self._copy(node, shift, units, made, previous)
+                    if node in roles:
+                        self._attach(made[node], self._module(node), roles[node], shift)
+            copies.append(made)
+            previous = made
+        return copies
+
+    def _copy(
+        self,
+        node: Node,
+        shift: int,
+        units: _Units,
+        made: Mapping[Node, Node],
+        previous: Mapping[Node, Node],
+    ) -> Node:
+        def replaced(argument: Node) -> Node:
+            if argument.op == "placeholder":
+                return self._shifted_input(argument, shift)
+            at = self.position[argument]
+            if at >= units.middle:
+                return made[argument]
+            if at >= units.start:
+                return previous[self.nodes[at + units.period]]
+            return argument
+
+        return self.graph.node_copy(node, replaced)
+
+    def _shifted_input(self, node: Node, shift: int) -> Node:
+        target = self.targets.get(node.name)
+        layer = None if target is None else _layer_of(target)
+        if target is None or layer is None:
+            return node
+        return self.placeholders[_in_layer(target, layer + shift)]
+
+    def _attach(self, node: Node, module: Any, roles: Any, shift: int) -> None:
+        """Give a get_attr node a module of its own, under the node's name as tools expect it."""
+        setattr(self.program.graph_module, node.name, rekeyed(module, roles, shift, self.data))
+        node.target = node.name
+
+    def _suffix_start(self, units: _Units) -> Node:
+        if units.end < len(self.nodes):
+            return self.nodes[units.end]
+        return self.graph.output_node()
+
+    def _redirect_suffix(self, units: _Units, copies: Sequence[Mapping[Node, Node]]) -> None:
+        last, shift = copies[-1], len(copies)
+
+        def replaced(argument: Node) -> Node:
+            if argument.op == "placeholder":
+                return self._shifted_input(argument, shift)
+            if self.position[argument] >= units.end:
+                return argument
+            if units.start <= self.position[argument] < units.middle:
+                raise IrregularError("the end of the model reaches back over more than a layer")
+            return last.get(argument, argument)
+
+        for node in self.nodes[units.end :]:
+            if node.op == "get_attr":
+                module = self._module(node)
+                roles = roles_in_layer(module, TEMPLATE_LAYERS - 1, self.data)
+                self._attach(node, module, roles, shift)
+            else:
+                node.args = torch.fx.map_arg(node.args, replaced)
+                node.kwargs = torch.fx.map_arg(node.kwargs, replaced)
+
+    # The signature of the whole.
+
+    def _signature(
+        self, units: _Units, copies: Sequence[Mapping[Node, Node]]
+    ) -> ExportGraphSignature:
+        old = self.program.graph_signature
+        inputs: list[InputSpec] = []
+        for spec in old.input_specs:
+            inputs.append(spec)
+            inputs.extend(self.new_inputs.get(spec.target or "", ()))
+        outputs: list[tuple[OutputSpec, Any]] = []
+        output = self.graph.output_node()
+        for spec, value in zip(old.output_specs, output.args[0], strict=True):
+            outputs.extend(self._outputs(spec, value, units, copies))
+        output.args = (tuple(value for _, value in outputs),)
+        return ExportGraphSignature(input_specs=inputs, output_specs=[spec for spec, _ in outputs])
+
+    def _outputs(
+        self, spec: OutputSpec, value: Any, units: _Units, copies: Sequence[Mapping[Node, Node]]
+    ) -> Iterator[tuple[OutputSpec, Any]]:
+        layer = _layer_of(spec.target) if spec.target else None
+        at = self.position.get(value, -1)
+        if spec.kind is not OutputKind.BUFFER_MUTATION or layer is None:
+            yield spec, copies[-1].get(value, value)
+            return
+        assert spec.target is not None
+        if at >= units.end:
+            yield _mutation(value, _in_layer(spec.target, layer + len(copies))), value
+            return
+        yield spec, value
+        if at >= units.middle:
+            for shift, made in enumerate(copies, start=1):
+                yield _mutation(made[value], _in_layer(spec.target, layer + shift)), made[value]
+
+
+def _mutation(value: Node, target: str) -> OutputSpec:
+    return OutputSpec(OutputKind.BUFFER_MUTATION, TensorArgument(name=value.name), target)
+
+
+def _layer_of(target: str) -> int | None:
+    match = LAYER.fullmatch(target)
+    return int(match.group(1)) if match else None
+
+
+def _in_layer(target: str, layer: int) -> str:
+    return LAYER.sub(rf"layers.{layer}.\2", target)

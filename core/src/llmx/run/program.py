@@ -1,0 +1,108 @@
+"""What a ``.pte`` says about itself, read before anything is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from llmx.errors import ArtifactError
+from llmx.quiet import stderr_captured
+from llmx.run.runtime import last_line, register_operators
+
+IDENTIFIER = b"ET"
+IDENTIFIER_OFFSET = 4
+EXPORT_AGAIN = "export the model again"
+
+
+@frozen
+class ProgramInfo:
+    """A program's metadata.
+
+    Attributes:
+        max_context_length: most tokens that prompt and answer may have together.
+        vocab_size: length of a row of logits.
+        bos_id: ``None`` for a model without one.
+        eos_ids: generation ends at any of these.
+        kv_cache: whether the program remembers the tokens that it was given.
+    """
+
+    path: Path
+    max_context_length: int
+    vocab_size: int
+    bos_id: int | None
+    eos_ids: frozenset[int]
+    kv_cache: bool
+
+
+def read_program(path: Path) -> ProgramInfo:
+    """Verify the file and read its constant methods.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or was not exported for the LLM runner.
+    """
+    _check_identifier(path)
+    register_operators()
+    from executorch.runtime import Runtime
+
+    with stderr_captured() as log:
+        try:
+            program = Runtime.get().load_program(path)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{path} is damaged: {last_line(log) or error}", remedy=EXPORT_AGAIN
+            ) from error
+        constants = _Constants(path, program)
+        length = constants.required("get_max_seq_len")
+        return ProgramInfo(
+            path=path,
+            max_context_length=constants.optional("get_max_context_len", length),
+            vocab_size=constants.optional("get_vocab_size", None) or _logits_length(program),
+            bos_id=constants.optional("get_bos_id", None),
+            eos_ids=frozenset(constants.all("get_eos_ids")),
+            kv_cache=bool(constants.optional("use_kv_cache", True)),
+        )
+
+
+class _Constants:
+    """The methods of a program that take nothing and return numbers."""
+
+    def __init__(self, path: Path, program: Any) -> None:
+        self._path = path
+        self._program = program
+        self._names = program.method_names
+
+    def all(self, name: str) -> list[int]:
+        """Every number that ``name`` returns; empty if there is no such method."""
+        if name not in self._names:
+            return []
+        return [int(value) for value in self._program.load_method(name).execute([])]
+
+    def optional(self, name: str, default: Any) -> Any:
+        values = self.all(name)
+        return values[0] if values else default
+
+    def required(self, name: str) -> int:
+        values = self.all(name)
+        if not values:
+            raise ArtifactError(
+                f"{self._path} has no method {name}, so the LLM runner cannot run it",
+                remedy="export it with llmx export",
+            )
+        return values[0]
+
+
+def _check_identifier(path: Path) -> None:
+    # The runtime logs a wrong identifier byte for byte, and logging broken UTF-8 aborts Python.
+    try:
+        with path.open("rb") as file:
+            head = file.read(IDENTIFIER_OFFSET + len(IDENTIFIER))
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
+    if head[IDENTIFIER_OFFSET:] != IDENTIFIER:
+        raise ArtifactError(f"{path} is not an ExecuTorch program", remedy="name a .pte file")
+
+
+def _logits_length(program: Any) -> int:
+    return int(program.metadata("forward").output_tensor_meta(0).sizes()[-1])

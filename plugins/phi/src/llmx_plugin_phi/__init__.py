@@ -1,0 +1,1 @@
+"""Phi families for llmx."""

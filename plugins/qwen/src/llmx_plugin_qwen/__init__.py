@@ -1,0 +1,1 @@
+"""Qwen families for llmx."""
