@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cli_reference
 import config_reference
+import families_reference
 import hooks_reference
 
 from llmx.hookspecs import BackendSpec, FamilySpec
@@ -22,6 +23,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "options": config_reference.sections,
     "xnnpack": lambda: config_reference.backend_table("xnnpack"),
     "commands": cli_reference.commands,
+    "families": families_reference.families,
     "family-hooks": lambda: hooks_reference.hooks_of(FamilySpec),
     "backend-hooks": lambda: hooks_reference.hooks_of(BackendSpec),
 }

@@ -111,7 +111,7 @@ def test_an_unknown_architecture_names_it_and_the_likely_package(tmp_path: Path)
 
 def test_several_equal_fits_are_listed(tmp_path: Path) -> None:
     odd = {**LLAMA, "rope_theta": 7e4, "rope_scaling": None}
-    with pytest.raises(CheckpointError, match="several families: llama2, llama3, .*smollm2"):
+    with pytest.raises(CheckpointError, match=r"several families: llama2, llama3, .*smollm2"):
         detect_family(folder(tmp_path, odd), None, None)
 
 

@@ -51,6 +51,15 @@ checkpoint = open_checkpoint(sys.argv[1])
 answer = {"source": checkpoint.source, "revision": checkpoint.revision}
 print(json.dumps({**answer, "hidden_size": checkpoint.config["hidden_size"]}))
 """
+CONFIG_CLIENT = """
+import json, sys
+from llmx.checkpoint.peek import read_config
+from llmx.errors import CheckpointError
+try:
+    print(json.dumps(dict(read_config(sys.argv[1], revision=None, params=None))))
+except CheckpointError as error:
+    print(json.dumps({"error": error.message}))
+"""
 
 
 class Hub(ThreadingHTTPServer):
@@ -267,6 +276,16 @@ def test_a_hub_id_opens_like_a_path_and_records_its_commit(fetch: Any) -> None:
     answer = fetch(code=OPENING_CLIENT)
     assert (answer["source"], answer["revision"]) == (REPO, FIRST)
     assert answer["hidden_size"] == 8
+
+
+def test_the_configuration_alone_is_fetched_to_tell_the_family(hub: Hub, fetch: Any) -> None:
+    assert fetch(code=CONFIG_CLIENT)["hidden_size"] == 8
+    assert hub.downloads() == ["config.json"]
+
+
+def test_without_a_configuration_the_weights_have_to_say(hub: Hub, fetch: Any) -> None:
+    del hub.commits[FIRST]["config.json"]
+    assert "no config.json" in fetch(code=CONFIG_CLIENT)["error"]
 
 
 def test_progress_counts_bytes_and_nothing_is_drawn(fetch: Any) -> None:

@@ -113,10 +113,10 @@ def test_a_template_that_refuses_says_why(template: str, reason: str) -> None:
     "attack",
     [
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ raise_exception.__globals__ }}",
+        "{{ raise_exception.__globals__.keys() }}",
         "{{ messages.append(1) }}",
     ],
 )
 def test_a_template_cannot_leave_its_sandbox(attack: str) -> None:
-    with pytest.raises(UserError, match="unsafe|not safely callable|undefined"):
+    with pytest.raises(UserError, match=r"unsafe|not safely callable|undefined"):
         ChatTemplate(attack, {}).render([QUESTION])

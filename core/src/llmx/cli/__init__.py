@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,6 +14,7 @@ from llmx import __version__
 from llmx.errors import LlmxError
 
 INTERRUPTED = 130
+TERMINATED = 143
 DEBUG = "--debug"
 
 COMMANDS = {
@@ -61,6 +63,8 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
+    # Scratch folders are removed on the way out, which the default handler does not give time for.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     sys.exit(invoke(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -24,7 +24,7 @@ def answer_options(function: F) -> F:
     for decorate in (
         click.option(
             "--temperature",
-            type=click.FloatRange(min=0),
+            type=click.FloatRange(min=0, max=1),
             help="0 takes the most likely token.  [default: what the model's publisher set, or 0]",
         ),
         click.option(
@@ -70,7 +70,7 @@ def statistics(generation: Generation) -> str:
     parts = [
         f"prompt {generation.prompt_tokens} tokens{cached}{_speed(generation.prefill_rate)}",
         f"answer {generation.generated_tokens} tokens{_speed(generation.decode_rate)}",
-        f"first token after {generation.first_token_seconds:.2f} s",
+        f"first token after {_duration(generation.first_token_seconds)}",
     ]
     if generation.stop_reason != "end":
         parts.append(_CUT_SHORT[generation.stop_reason])
@@ -92,6 +92,10 @@ def dim(line: str) -> None:
 def stderr_is_colourful() -> bool:
     """Whether stderr is a terminal, and colours were not declined."""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 def _speed(rate: float | None) -> str:

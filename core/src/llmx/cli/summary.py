@@ -62,7 +62,10 @@ def _rows(artifact: Artifact) -> Iterator[tuple[str, str]]:
     if tokenizer is None:
         yield "tokenizer", "none found; add one with --tokenizer FILE to run the model"
     else:
-        yield "next", f"llmx {'chat' if artifact.chat_template else 'run'} {_shown(artifact.folder)}"
+        yield (
+            "next",
+            f"llmx {'chat' if artifact.chat_template else 'run'} {_shown(artifact.folder)}",
+        )
 
 
 def _schemes(modules: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from llmx.checkpoint import Checkpoint, save_tokenizer
 from llmx.config import BaseOptions
 from llmx.errors import CheckpointError
 from llmx.hookspecs import FamilySpec
+from llmx.lower.tokenizer_file import leave_accents_alone
 
 
 def write_tokenizer(
@@ -16,9 +17,20 @@ def write_tokenizer(
 ) -> Path | None:
     """Put the tokenizer that was named, or else the checkpoint's own, into ``folder``.
 
+    What the runtime would do wrongly is left out of it.
+
     Raises:
         CheckpointError: the named file is not there, or the checkpoint's cannot be converted.
     """
+    written = _write(checkpoint, base, family, folder)
+    if written is not None:
+        leave_accents_alone(written)
+    return written
+
+
+def _write(
+    checkpoint: Checkpoint | None, base: BaseOptions, family: FamilySpec, folder: Path
+) -> Path | None:
     if base.tokenizer_path is not None:
         source = Path(base.tokenizer_path)
         if not source.is_file():

@@ -20,7 +20,7 @@ from llmx.lower.bundle import write_tokenizer
 from llmx.lower.layers import lower_layers
 from llmx.lower.methods import constant_methods
 from llmx.lower.program import finish
-from llmx.lower.source import open_source, resolve_lengths
+from llmx.lower.source import context_notes, open_source, resolve_lengths
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
@@ -59,6 +59,8 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
         source = open_source(job.base, family, stages.display)
         tokens = family.token_ids(checkpoint=source.checkpoint)
         job = resolve_lengths(job, source.params)
+        for note in context_notes(job, source.params):
+            stages.note(note)
     with stages.stage("build model"):
         blueprint = draw(job, source, plugins)
     with ThreadPoolExecutor(1) as background, staged(folder) as scratch:

@@ -13,7 +13,7 @@ from llmx.config import BaseOptions, ExportJob
 from llmx.detect import refuse_mismatch
 from llmx.errors import CheckpointError, ConfigError
 from llmx.hookspecs import FamilySpec
-from llmx.model.params import DecoderParams
+from llmx.model.params import DecoderParams, LongRope
 from llmx.progress import Progress
 
 AUTOMATIC_CONTEXT = 2048
@@ -105,3 +105,18 @@ def resolve_lengths(job: ExportJob, params: DecoderParams) -> ExportJob:
     sequence = context if lengths.max_seq_length is None else lengths.max_seq_length
     resolved = attrs.evolve(lengths, max_context_length=context, max_seq_length=sequence)
     return attrs.evolve(job, export=resolved)
+
+
+def context_notes(job: ExportJob, params: DecoderParams) -> list[str]:
+    """What the chosen context length decides about the model, for people to know.
+
+    A program has one set of rotary factors, where the reference switches with the text's length.
+    """
+    context, scaling = job.export.max_context_length, params.rope_scaling
+    assert context is not None
+    if not isinstance(scaling, LongRope) or context <= scaling.original_max_position:
+        return []
+    return [
+        f"a context of {context} tokens takes the rotary factors for long texts, also for texts "
+        f"of up to {scaling.original_max_position}"
+    ]

@@ -18,14 +18,15 @@ def inverse_frequencies(params: DecoderParams, max_context_length: int) -> tuple
     (``modeling_rope_utils``), against which checkpoints are published.
     """
     exponents = torch.arange(0, params.rotary_dim, 2, dtype=torch.int64).float() / params.rotary_dim
-    frequencies = 1.0 / params.rope_theta**exponents
+    periods = params.rope_theta**exponents
+    frequencies = 1.0 / periods
     match params.rope_scaling:
         case LinearRope(factor=factor):
             return frequencies / factor, 1.0
         case FrequencyRope() as scaling:
             return _frequency_scaled(frequencies, scaling), 1.0
         case LongRope() as scaling:
-            return _longrope(frequencies, scaling, params.max_position, max_context_length)
+            return _longrope(periods, scaling, params.max_position, max_context_length)
     return frequencies, 1.0
 
 
@@ -38,7 +39,7 @@ def _frequency_scaled(frequencies: Tensor, scaling: FrequencyRope) -> Tensor:
 
 
 def _longrope(
-    frequencies: Tensor, scaling: LongRope, max_position: int, max_context_length: int
+    periods: Tensor, scaling: LongRope, max_position: int, max_context_length: int
 ) -> tuple[Tensor, float]:
     long_context = max_context_length > scaling.original_max_position
     factors = torch.tensor(scaling.long_factor if long_context else scaling.short_factor)
@@ -50,7 +51,8 @@ def _longrope(
             if ratio > 1
             else 1.0
         )
-    return frequencies / factors, attention_factor
+    # In this order: another rounding of the last bit shows after thousands of positions.
+    return 1.0 / (factors * periods), attention_factor
 
 
 class RotaryEmbedding(nn.Module):

@@ -17,6 +17,7 @@ from llmx.run.program import EXPORT_AGAIN, ProgramInfo
 from llmx.run.runtime import last_line, register_operators
 from llmx.run.wire import from_wire, to_wire, write_wire_tokenizer
 
+HOTTEST = 1.0  # the runner's own limit
 StopReason = Literal["end", "max_new_tokens", "context", "interrupted"]
 
 
@@ -89,19 +90,14 @@ class Engine:
 
         Args:
             max_new_tokens: ``None`` goes on to the model's end token or the end of the context.
-            temperature: 0 takes the most likely token.
+            temperature: 0 takes the most likely token; 1 is the highest.
             on_token: called with each new id but the end token. What it raises ends the run.
 
         Raises:
             UserError: the prompt is empty or fills the context, or a limit makes no sense.
             LlmxError: the runner failed.
         """
-        self._check(prompt)
-        if temperature < 0 or (max_new_tokens is not None and max_new_tokens < 1):
-            raise UserError(
-                f"cannot make {max_new_tokens} tokens at a temperature of {temperature}",
-                remedy="ask for at least one token, at a temperature of 0 or more",
-            )
+        self._check(prompt, max_new_tokens, temperature)
         room = self.program.max_context_length - len(prompt)
         limit = room if max_new_tokens is None else min(room, max_new_tokens)
         new = self._new_tokens(prompt)
@@ -121,9 +117,16 @@ class Engine:
             decode_seconds=listener.decode_seconds,
         )
 
-    def _check(self, prompt: Sequence[int]) -> None:
+    def _check(self, prompt: Sequence[int], max_new_tokens: int | None, temperature: float) -> None:
         if not prompt:
             raise UserError("the prompt is empty", remedy="say something")
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise UserError(f"cannot make {max_new_tokens} tokens", remedy="ask for at least one")
+        if not 0 <= temperature <= HOTTEST:
+            raise UserError(
+                f"the runner cannot sample at a temperature of {temperature}",
+                remedy=f"choose one from 0 to {HOTTEST}",
+            )
         length = self.program.max_context_length
         if len(prompt) >= length:
             raise UserError(

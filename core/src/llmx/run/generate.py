@@ -185,9 +185,10 @@ class TextGenerator:
 
 def _encoded(encode: Callable[[str], list[int]], text: str) -> list[int]:
     try:
-        return encode(text)
+        text.encode()
     except UnicodeEncodeError as error:
         raise UserError("the prompt is not valid UTF-8", remedy="check its encoding") from error
+    return encode(text)
 
 
 def _describe(run: Run, text: str, prompt_tokens: int) -> Generation:

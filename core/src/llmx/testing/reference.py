@@ -1,4 +1,4 @@
-"""Reference models: a published size made tiny, built by ``transformers`` and saved as on the hub."""
+"""Reference models: tiny likenesses built by ``transformers`` and saved as on the hub."""
 
 from __future__ import annotations
 
@@ -91,8 +91,9 @@ def random_model(model_type: str, fields: Mapping[str, Any]) -> nn.Module:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    # Weights as small as those of fresh models would make attention uniform, whatever the rope.
-    config = AutoConfig.for_model(model_type, initializer_range=0.2, **NO_TOKENS, **fields)
+    # Weights as small as those of fresh models would make attention uniform, whatever the rope;
+    # much larger ones would amplify rounding.
+    config = AutoConfig.for_model(model_type, initializer_range=0.1, **NO_TOKENS, **fields)
     torch.manual_seed(0)
     model: nn.Module = AutoModelForCausalLM.from_config(config).eval()
     for name, parameter in model.named_parameters():

@@ -44,7 +44,7 @@ def gguf_tokenizer(name: str) -> Mapping[str, Any] | None:
         return None
     steps = [
         {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": False},
-        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
     ]
     return {
         "normalizer": {"type": "NFC"},

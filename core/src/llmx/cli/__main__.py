@@ -1,0 +1,5 @@
+"""``python -m llmx.cli``."""
+
+from llmx.cli import main
+
+main()

@@ -1,0 +1,241 @@
+"""What every model family has to get right, as tests that a family's author inherits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from llmx.checkpoint import TokenIds, WeightMap, plan
+from llmx.hookspecs import FamilySpec
+from llmx.model.params import DecoderParams, ModelSize, PlainRope
+from llmx.plugins import load
+from llmx.testing.eager import load_eager, logits
+from llmx.testing.plugin import ALL_SIZES, Measured, Record
+from llmx.testing.program import EOS, check_stops, export_tiny, program_logits, rigged
+from llmx.testing.reference import (
+    N_LAYERS,
+    VOCABULARY,
+    hf_fields,
+    meta_model,
+    random_model,
+    save_checkpoint,
+    shrink,
+)
+from llmx.testing.shapes import full_size_checkpoint, meta_decoder_shapes
+
+BOS = 256
+LONG = 4200  # tokens, past the 4096 at which scaled ropes usually begin to differ
+CACHE = 128
+
+
+@frozen
+class Case:
+    """A published size, its tiny likeness and the folder that this was saved to."""
+
+    size: str
+    published: ModelSize
+    tiny: DecoderParams
+    reference: Any
+    folder: Path
+
+    @torch.no_grad()
+    def expected(self, tokens: Tensor) -> Tensor:
+        """The reference's logits [S, vocab]."""
+        found: Tensor = self.reference(tokens).logits[0]
+        return found
+
+
+class FamilyConformance:
+    """Subclass this as ``Test…``; every test runs for every published size.
+
+    Attributes:
+        family: name of the family.
+        model_type: its ``model_type`` in ``config.json``.
+        extra_fields: fields of ``config.json`` that ``DecoderParams`` does not tell, such as
+            ``{"use_sliding_window": False}``.
+        published_counts: parameters by size, as a model card or index states them.
+        exported_sizes: sizes for which a program is made, the slow part; ``None`` is the default
+            size. ``--llmx-export-all`` takes all.
+        tolerance: absolute and relative, of logits in fp32.
+    """
+
+    family: str
+    model_type: str
+    extra_fields: Mapping[str, Any] = MappingProxyType({})
+    published_counts: Mapping[str, int] = MappingProxyType({})
+    exported_sizes: Sequence[str] | None = None
+    tolerance: float = 1e-4
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        sizes = self.hooks().sizes()
+        scaled = [name for name, size in sizes.items() if size.params.rope_scaling != PlainRope()]
+        every = metafunc.config.getoption(ALL_SIZES)
+        chosen = list(sizes)[:1] if self.exported_sizes is None else self.exported_sizes
+        exported = list(sizes) if every else list(chosen)
+        for argument, names in (("size", list(sizes)), ("exported_size", exported)):
+            if argument in metafunc.fixturenames:
+                metafunc.parametrize(argument, names)
+        if "llmx_scaled_case" in metafunc.fixturenames:
+            metafunc.parametrize("llmx_scaled_case", scaled, indirect=True, scope="class")
+        elif "llmx_case" in metafunc.fixturenames:
+            metafunc.parametrize("llmx_case", list(sizes), indirect=True, scope="class")
+
+    @classmethod
+    def hooks(cls) -> FamilySpec:
+        """The family's hooks over core's defaults."""
+        return load(cls.family, None).family
+
+    @classmethod
+    def config(cls, params: DecoderParams) -> dict[str, Any]:
+        """Fields of ``config.json`` for ``params``."""
+        return {**hf_fields(params), **cls.extra_fields}
+
+    @classmethod
+    def make_case(cls, size: str, folder: Path, *, n_layers: int = N_LAYERS) -> Case:
+        """The tiny likeness of a size, saved to ``folder``."""
+        published = cls.hooks().sizes()[size]
+        tiny = shrink(published.params, n_layers=n_layers)
+        reference = random_model(cls.model_type, cls.config(tiny))
+        save_checkpoint(reference, folder, eos=EOS, bos=BOS)
+        return Case(size, published, tiny, reference, folder)
+
+    # What the table of sizes says
+
+    def test_the_published_configuration_gives_the_table_of_sizes(self, size: str) -> None:
+        from transformers import AutoConfig
+
+        params = self.hooks().sizes()[size].params
+        config = AutoConfig.for_model(self.model_type, **self.config(params)).to_dict()
+        assert self.hooks().params_from_hf(config=config) == params
+
+    def test_the_published_configuration_is_recognised(self, size: str) -> None:
+        config = {"model_type": self.model_type, **self.config(self.hooks().sizes()[size].params)}
+        level = self.hooks().match_config(config=config)
+        if level is None:
+            pytest.skip("the family does not implement match_config")
+        assert level == 2
+        assert self.hooks().match_config(config={**config, "model_type": "another"}) == 0
+
+    def test_the_parameters_are_as_many_as_the_references(self, size: str) -> None:
+        params = self.hooks().sizes()[size].params
+        reference = meta_model(self.model_type, self.config(params))
+        assert params.parameter_count == sum(each.numel() for each in reference.parameters())
+        if size in self.published_counts:
+            assert params.parameter_count == self.published_counts[size]
+
+    def test_a_checkpoint_of_full_size_fits(self, size: str) -> None:
+        hooks = self.hooks()
+        params = hooks.sizes()[size].params
+        checkpoint = full_size_checkpoint(meta_model(self.model_type, self.config(params)))
+        converted = hooks.convert_weights(checkpoint=checkpoint, params=params)
+        if not isinstance(converted, WeightMap):
+            pytest.skip("the family converts weights itself")
+        steps = plan(converted, checkpoint, meta_decoder_shapes(hooks, params))
+        assert {step.source for step in steps} == set(checkpoint.tensors)
+
+    def test_the_published_token_ids_are_in_the_vocabulary(self, size: str) -> None:
+        ids = self.hooks().token_ids(checkpoint=None)
+        vocabulary = self.hooks().sizes()[size].params.vocab_size
+        everything = ids.eos if ids.bos is None else (*ids.eos, ids.bos)
+        assert ids.eos
+        assert all(0 <= each < vocabulary for each in everything)
+
+    # What a checkpoint becomes
+
+    @pytest.mark.parametrize("length", [1, 7, 100])
+    def test_logits_equal_the_reference(
+        self, llmx_case: Case, length: int, llmx_record: Record
+    ) -> None:
+        loaded = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE)
+        tokens = _tokens(length)
+        expected, actual = llmx_case.expected(tokens), logits(loaded.model, tokens, [length])
+        self.record(llmx_record, llmx_case, "short texts", expected, actual)
+        torch.testing.assert_close(actual, expected, atol=self.tolerance, rtol=self.tolerance)
+
+    def test_chunks_and_single_tokens_equal_the_reference(self, llmx_case: Case) -> None:
+        loaded = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE)
+        tokens = _tokens(40)
+        actual = logits(loaded.model, tokens, [20, 13, *[1] * 7])
+        torch.testing.assert_close(
+            actual, llmx_case.expected(tokens), atol=self.tolerance, rtol=self.tolerance
+        )
+
+    def test_long_contexts_equal_the_reference(
+        self, llmx_scaled_case: Case, llmx_record: Record
+    ) -> None:
+        loaded = load_eager(self.hooks(), llmx_scaled_case.folder, max_context_length=LONG)
+        tokens = _tokens(LONG)
+        pieces = [600] * (LONG // 600)
+        expected, actual = llmx_scaled_case.expected(tokens), logits(loaded.model, tokens, pieces)
+        self.record(llmx_record, llmx_scaled_case, "long texts", expected, actual)
+        torch.testing.assert_close(actual, expected, atol=self.tolerance, rtol=self.tolerance)
+
+    def test_the_parameters_are_the_checkpoints(self, llmx_case: Case) -> None:
+        loaded = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE)
+        assert loaded.params == llmx_case.tiny
+
+    def test_every_stored_tensor_is_used(self, llmx_case: Case) -> None:
+        loaded = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE)
+        assert loaded.used == set(loaded.checkpoint.tensors)
+
+    def test_token_ids_are_the_checkpoints_own(self, llmx_case: Case) -> None:
+        checkpoint = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE).checkpoint
+        assert self.hooks().token_ids(checkpoint=checkpoint) == TokenIds(bos=BOS, eos=EOS)
+
+    def test_token_ids_are_the_published_ones_where_no_file_says_any(
+        self, llmx_case: Case, tmp_path: Path
+    ) -> None:
+        bare = tmp_path / "bare"
+        shutil.copytree(llmx_case.folder, bare)
+        (bare / "generation_config.json").unlink()
+        config = json.loads((bare / "config.json").read_text(encoding="utf-8"))
+        for key in ("eos_token_id", "bos_token_id"):
+            config.pop(key, None)
+        (bare / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        checkpoint = load_eager(self.hooks(), bare, max_context_length=CACHE).checkpoint
+        assert self.hooks().token_ids(checkpoint=checkpoint) == self.hooks().token_ids(
+            checkpoint=None
+        )
+
+    # What a program does
+
+    def test_the_program_equals_the_reference(
+        self, exported_size: str, tmp_path: Path, llmx_record: Record
+    ) -> None:
+        case = self.make_case(exported_size, tmp_path / "checkpoint", n_layers=2)
+        artifact = export_tiny(self.family, case.folder, tmp_path / "program")
+        tokens = _tokens(30)
+        ends, actual = program_logits(artifact.program, tokens, pieces=[14, 9, *[1] * 7])
+        expected = case.expected(tokens)[ends]
+        self.record(llmx_record, case, "program", expected, actual)
+        torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-3)
+
+    def test_generation_stops_at_every_end_token(self, exported_size: str, tmp_path: Path) -> None:
+        tiny = shrink(self.hooks().sizes()[exported_size].params, n_layers=1)
+        reference = rigged(random_model(self.model_type, self.config(tiny)))
+        save_checkpoint(reference, tmp_path / "checkpoint", eos=EOS, bos=BOS)
+        artifact = export_tiny(self.family, tmp_path / "checkpoint", tmp_path / "program")
+        check_stops(artifact)
+
+    def record(
+        self, record: Record, case: Case, what: str, expected: Tensor, actual: Tensor
+    ) -> None:
+        """Note the largest difference for the table at the end of the run."""
+        difference = float((actual - expected).abs().max())
+        count = case.published.params.parameter_count
+        record(Measured(self.family, case.size, count, what, difference))
+
+
+def _tokens(length: int) -> Tensor:
+    """Reproducible tokens [1, length]."""
+    generator = torch.Generator().manual_seed(length)
+    return torch.randint(VOCABULARY, (1, length), generator=generator)

@@ -1,0 +1,57 @@
+"""Checkpoints and models of full size, by names and shapes alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from llmx.checkpoint import Checkpoint, TensorInfo
+from llmx.errors import CheckpointError
+from llmx.hookspecs import FamilySpec
+from llmx.model.ops import BuildOptions, plain_ops
+from llmx.model.params import DecoderParams
+
+
+@frozen(kw_only=True, slots=False)
+class ShapesOnly(Checkpoint):
+    """A checkpoint without content."""
+
+    def read(self, name: str) -> Tensor:
+        raise CheckpointError(f"{self.source} holds no bytes of {name}")
+
+
+def full_size_checkpoint(model: Any) -> ShapesOnly:
+    """What ``model``, one of ``transformers`` on the meta device, would be saved as.
+
+    A tied head is omitted, as authors do.
+    """
+    tensors = {
+        name: TensorInfo(tuple(parameter.shape), "bf16")
+        for name, parameter in model.named_parameters()
+    }
+    return ShapesOnly(
+        source="a checkpoint of full size",
+        layout="hf",
+        files=(),
+        tensors=tensors,
+        config=model.config.to_dict(),
+    )
+
+
+def meta_decoder_shapes(family: FamilySpec, params: DecoderParams) -> dict[str, tuple[int, ...]]:
+    """Shapes of the decoder's parameters by name, a tied head left out."""
+    options = BuildOptions(dtype=torch.float32, max_context_length=1)
+    with torch.device("meta"):
+        model: nn.Module = family.build_model(
+            params=params,
+            ops=plain_ops(kv_cache=False, fused_attention=False),
+            build=options,
+        )
+    return {
+        name: tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if not (params.tied_embeddings and name == "head.weight")
+    }

@@ -1,0 +1,58 @@
+"""Tiny models and their exports, shared by the tests of all backends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmx import Artifact, ExportJob, export
+
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+}
+
+Exporter = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
+    """Export a tiny random model; the same options give the same artifact once."""
+    made: dict[str, Artifact] = {}
+
+    def run(*, config: dict[str, Any] | None = None, **options: Any) -> Artifact:
+        key = json.dumps([config, options], sort_keys=True)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("tiny")
+            params = folder / "config.json"
+            params.write_text(json.dumps({**CONFIG, **(config or {})}))
+            job = ExportJob.create(
+                "smollm2",
+                params=str(params),
+                random_weights=True,
+                output_dir=str(folder / "out"),
+                **options,
+            )
+            made[key] = export(job)
+        return made[key]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def params_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("params") / "config.json"
+    path.write_text(json.dumps(CONFIG))
+    return path

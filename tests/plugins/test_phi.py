@@ -1,0 +1,86 @@
+"""Phi-3, Phi-3.5 and Phi-4-mini compute what Hugging Face's implementation computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmx.config import load_job
+from llmx.errors import ConfigError
+from llmx.lower.source import context_notes, resolve_lengths
+from llmx.plugins import load
+from llmx.testing import FamilyConformance
+from llmx.testing.eager import load_eager, logits
+from llmx.testing.reference import hf_fields, random_model, save_checkpoint, shrink
+
+# As the hub counts the safetensors files.
+PHI_3 = {"mini-4k": 3_821_079_552, "mini-128k": 3_821_079_552}
+PHI_3_5 = {"mini": 3_821_079_552}
+PHI_4 = {"3.8b": 3_836_021_760}
+
+
+class TestPhi3(FamilyConformance):
+    family = "phi_3"
+    model_type = "phi3"
+    published_counts = PHI_3
+
+
+class TestPhi35(FamilyConformance):
+    family = "phi_3_5"
+    model_type = "phi3"
+    published_counts = PHI_3_5
+    exported_sizes = ()  # the decoder of Phi-3, but for numbers
+
+
+class TestPhi4Mini(FamilyConformance):
+    family = "phi_4_mini"
+    model_type = "phi3"
+    published_counts = PHI_4
+
+
+def lengths(context: int | None) -> Any:
+    """The resolved lengths of a job for Phi-3-mini with 4k."""
+    params = load("phi_3", None).family.default_params(size="mini-4k")
+    settings = {"export.max_context_length": context}
+    return resolve_lengths(load_job(family="phi_3", settings=settings).job, params).export
+
+
+def test_the_automatic_context_is_the_window_of_2047_tokens() -> None:
+    assert lengths(None).max_context_length == 2047
+
+
+def test_a_context_past_the_window_is_refused() -> None:
+    with pytest.raises(ConfigError, match="attends to 2047 tokens only") as caught:
+        lengths(2048)
+    assert caught.value.remedy == "use --max-context-length 2047"
+
+
+@pytest.mark.parametrize(("context", "notes"), [(4096, 0), (4097, 1)])
+def test_a_context_that_takes_the_long_factors_is_noted(context: int, notes: int) -> None:
+    params = load("phi_3_5", None).family.default_params(size=None)
+    settings = {"export.max_context_length": context}
+    job = resolve_lengths(load_job(family="phi_3_5", settings=settings).job, params)
+    assert len(context_notes(job, params)) == notes
+
+
+@torch.no_grad()
+def test_up_to_the_window_the_reference_computes_the_same(tmp_path: Path) -> None:
+    family = load("phi_3", None).family
+    tiny = shrink(family.default_params(size="mini-4k"))
+    reference: Any = random_model("phi3", hf_fields(tiny))
+    save_checkpoint(reference, tmp_path, eos=(257, 258), bos=None)
+    tokens = torch.randint(320, (1, 2048))
+    loaded = load_eager(family, tmp_path, max_context_length=2048)
+    differences = (logits(loaded.model, tokens, [1024, 1024]) - reference(tokens).logits[0]).abs()
+    assert differences[:2047].max() < 1e-4
+    # One token further the reference forgets the first one; that is why llmx stops here.
+    assert differences[2047].max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["phi_4_mini", "phi4mini", "phi-4-mini"])
+def test_phi_4_mini_is_a_family_of_one_size(name: str) -> None:
+    job = load_job(family=name).job
+    assert (job.base.model_class, job.base.size) == ("phi_4_mini", None)
