@@ -1,4 +1,4 @@
-"""Internals of ExecuTorch that llmx relies on, each used in one module; these fail when they move."""
+"""Internals of ExecuTorch that llmx relies on; these fail when they move."""
 
 from __future__ import annotations
 

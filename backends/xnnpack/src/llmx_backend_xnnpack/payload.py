@@ -23,7 +23,9 @@ def _entries(module: nn.Module) -> Iterator[tuple[str, str, bytes]]:
             continue
         packed = _raw(_nibbles(codes))
         yield name, hashlib.sha256(packed).hexdigest(), packed
-        scales = _raw(parameter.scale.squeeze(-1) if parameter.scale.shape[-1] == 1 else parameter.scale)
+        scales = _raw(
+            parameter.scale.squeeze(-1) if parameter.scale.shape[-1] == 1 else parameter.scale
+        )
         yield f"{name} scale", f"scale_{hashlib.sha256(scales).hexdigest()}", scales
 
 

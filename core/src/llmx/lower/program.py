@@ -18,7 +18,6 @@ from torch.export import ExportedProgram
 
 from llmx.errors import LlmxError, LoweringError
 
-
 # The custom attention operators are outside the core ATen set that would be checked for.
 COMPILE_CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
 

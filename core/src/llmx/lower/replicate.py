@@ -125,7 +125,8 @@ class _Replication:
 
     @property
     def graph(self) -> Graph:
-        return self.program.graph
+        graph: Graph = self.program.graph
+        return graph
 
     def run(self) -> ExportedProgram:
         units = self._find_units()
@@ -249,12 +250,13 @@ class _Replication:
 
     def _spec(self, target: str) -> InputSpec:
         specs = self.program.graph_signature.input_specs
-        return next(spec for spec in specs if spec.target == target)
+        found: InputSpec = next(spec for spec in specs if spec.target == target)
+        return found
 
     def _holder(self, target: str) -> dict[str, Any]:
-        if target in self.program.state_dict:
-            return self.program.state_dict
-        return self.program.constants
+        named: dict[str, Any] = self.program.state_dict
+        lifted: dict[str, Any] = self.program.constants
+        return named if target in named else lifted
 
     def _tensor(self, target: str) -> Tensor:
         tensor: Tensor = self._holder(target)[target]
@@ -370,7 +372,8 @@ class _Replication:
             inputs.extend(self.new_inputs.get(spec.target or "", ()))
         outputs: list[tuple[OutputSpec, Any]] = []
         output = self.graph.output_node()
-        for spec, value in zip(old.output_specs, output.args[0], strict=True):
+        values: Any = output.args[0]
+        for spec, value in zip(old.output_specs, values, strict=True):
             outputs.extend(self._outputs(spec, value, units, copies))
         output.args = (tuple(value for _, value in outputs),)
         return ExportGraphSignature(input_specs=inputs, output_specs=[spec for spec, _ in outputs])

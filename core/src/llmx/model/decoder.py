@@ -61,7 +61,7 @@ class Decoder(nn.Module):
             positions = positions + input_pos
             # Read once for all layers: each .item() would be a new symbol with its own checks.
             start = input_pos[0].item()  # type: ignore[assignment]
-            torch._check(start >= 0)
+            torch._check(start >= 0)  # type: ignore[no-untyped-call]
         cos, sin = self.rope(positions)
         x = self.embedding(tokens)
         for layer in self.layers:

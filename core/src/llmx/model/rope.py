@@ -102,7 +102,7 @@ class RotateHalf(nn.Module):
         self.widths = [half, half, rest] if rest else [half, half]
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second, *rest = x.split(self.widths, dim=-1)
+        first, second, *rest = x.split(self.widths, dim=-1)  # type: ignore[no-untyped-call]
         return torch.cat((-second, first, *rest), dim=-1)
 
 

@@ -64,7 +64,8 @@ def quantize_embedding(table: Tensor, scheme: Scheme, dtype: torch.dtype) -> Qua
     ``dtype`` is what a lookup returns. Works in blocks of rows, so that little beside the table
     itself is held in float.
     """
-    weights, scales = zip(*(_round(rows, scheme) for rows in table.split(ROWS)), strict=True)
+    blocks = torch.split(table, ROWS)
+    weights, scales = zip(*(_round(rows, scheme) for rows in blocks), strict=True)
     return QuantizedEmbedding(torch.cat(weights), torch.cat(scales), scheme, dtype)
 
 

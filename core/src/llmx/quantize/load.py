@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def _finish(
     hqq: bool,
 ) -> WeightRecord:
     elements = sum(each.numel() for each in module.parameters(recurse=False))
-    kind = "other"
+    kind: Literal["linear", "embedding", "other"] = "other"
     error = 0.0
     stored = elements * dtype.itemsize
     if isinstance(module, nn.Linear):
