@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +22,10 @@ def _entries(module: nn.Module) -> Iterator[tuple[str, str, bytes]]:
             content = _raw(parameter.detach())
             yield name, hashlib.sha256(content).hexdigest(), content
             continue
+        quantized: Any = parameter  # torchao's tensor type
         packed = _raw(_nibbles(codes))
         yield name, hashlib.sha256(packed).hexdigest(), packed
-        scales = _raw(
-            parameter.scale.squeeze(-1) if parameter.scale.shape[-1] == 1 else parameter.scale
-        )
+        scales = _raw(quantized.scale)
         yield f"{name} scale", f"scale_{hashlib.sha256(scales).hexdigest()}", scales
 
 
