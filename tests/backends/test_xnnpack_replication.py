@@ -11,13 +11,8 @@ from executorch.exir._serialize import _deserialize_pte_binary
 from llmx.run.runtime import ProgramMethod
 
 LAYERS = {"num_hidden_layers": 5}
-FLOAT = {"qmode": None, "embedding_quantize": None}
 KINDS = {
     "8da4w": ({}, {}),
-    "fp32 with biases, plain attention": (
-        {"attention_bias": True, "mlp_bias": True},
-        {**FLOAT, "use_sdpa_with_kv_cache": False},
-    ),
 }
 
 
