@@ -53,7 +53,7 @@ def test_a_command_is_one_that_exists(
 def _try_llmx(words: list[str]) -> None:
     name, *rest = words
     if name in PARSED_ONLY:
-        with click.Context(group, info_name="llmx") as parent:
+        with click.Context(group, info_name="llmx", **group.context_settings) as parent:
             inner = group.get_command(parent, name)
             assert inner is not None
             inner.make_context(name, rest, parent=parent)
