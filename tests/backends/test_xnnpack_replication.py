@@ -88,3 +88,14 @@ def test_layers_that_differ_are_lowered_one_by_one_and_it_is_said(tiny_export: A
     model.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4, bias=at != 2) for at in range(5))
     with pytest.raises(IrregularError, match="layer 2 differs"):
         template_of(model)
+
+
+def test_layers_that_do_not_repeat_are_lowered_one_by_one_and_it_is_said(tiny_export: Any) -> None:
+    options = {"qmode": None, "embedding_quantize": None, "use_sdpa_with_kv_cache": False}
+    biases = {"attention_bias": True, "mlp_bias": True}
+    artifact = tiny_export(config={**LAYERS, **biases}, **options)
+    assert "repeat layers" in stages(artifact)
+    assert artifact.manifest["notes"] == [
+        "each layer is lowered by itself: the layers of the lowered template do not repeat"
+    ]
+    assert all(each["passed"] for each in artifact.manifest["checks"])
