@@ -97,7 +97,8 @@ def _parse(path: Path) -> yaml.Node | None:
 def _stored_job(root: yaml.Node, path: Path) -> yaml.Node:
     for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
         if key.value == "config":
-            return value
+            node: yaml.Node = value
+            return node
     raise ConfigError(f"{path} holds no job under 'config'")
 
 
