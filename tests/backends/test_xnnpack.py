@@ -22,6 +22,8 @@ MODES = {
     "fp32, plain attention": ({**FLOAT, "use_sdpa_with_kv_cache": False}, 1e-4),
     "8da4w": ({}, 0.1),
     "fp16": ({**FLOAT, "dtype_override": "fp16"}, 0.02),
+    "bf16": ({**FLOAT, "dtype_override": "bf16", "backend.xnnpack.enable_bf16": True}, 0.2),
+    "bf16, no backend": ({**FLOAT, "dtype_override": "bf16", "backend": None}, 0.2),
     "fp32, full logits": ({**FLOAT, "generate_full_logits": True}, 1e-4),
 }
 

@@ -82,7 +82,7 @@ def test_delegation_is_the_same(pair: Any) -> None:
 
 def test_layers_that_differ_are_lowered_one_by_one_and_it_is_said(tiny_export: Any) -> None:
     from llmx.lower.payload import IrregularError
-    from llmx.lower.replicate import template_of
+    from llmx.lower.template import template_of
 
     model = torch.nn.Module()
     model.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4, bias=at != 2) for at in range(5))

@@ -112,10 +112,6 @@ class BackendDefaults:
         return ()
 
     @default
-    def quantizers(self, job: ExportJob) -> Sequence[Any]:
-        return ()
-
-    @default
     def edge_passes(self, job: ExportJob) -> Sequence[Any]:
         return ()
 

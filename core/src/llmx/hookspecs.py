@@ -164,13 +164,6 @@ class BackendSpec(Protocol):
         """
 
     @hookspec(firstresult=True)
-    def quantizers(self, job: ExportJob) -> Sequence[Any]:
-        """pt2e quantizers for ``quantization.pt2e_quantize``; empty where there are none.
-
-        When: after ``torch.export``, before lowering.
-        """
-
-    @hookspec(firstresult=True)
     def partitioners(self, job: ExportJob) -> Sequence[Any]:
         """ExecuTorch partitioners, in the order in which they are applied.
 

@@ -12,6 +12,7 @@ from llmx.cli.models import listing
 from llmx.config.backends import backend_keys
 from llmx.config.keys import Key
 from llmx.plugins import BACKENDS, installed, load
+from llmx.quiet import hushed, native_stderr_captured
 
 
 @click.command("backends")
@@ -37,7 +38,8 @@ def _details(name: str) -> dict[str, Any]:
     plugins = load(None, name)
     source = plugins.backend_source
     assert source is not None
-    problem = plugins.backend.runtime()
+    with hushed(), native_stderr_captured():
+        problem = plugins.backend.runtime()
     return {
         "name": source.name,
         "distribution": source.distribution,

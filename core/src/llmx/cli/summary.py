@@ -104,8 +104,8 @@ def _checks(checks: list[Mapping[str, Any]]) -> str:
         return "not run on this machine"
     worst = max(checks, key=lambda each: float(each["figure"] / each["bound"]))
     return (
-        f"equals the eager model in {len(checks)} calls: logits differ by {worst['figure']:.1g} "
-        f"of their deviation (bound {worst['bound']:.1g})"
+        f"agrees with the eager model in {len(checks)} calls: logits differ by "
+        f"{worst['figure']:.1g} of their deviation (bound {worst['bound']:.1g})"
     )
 
 

@@ -13,7 +13,8 @@ from llmx.hookspecs import BackendSpec
 from llmx.lower.capture import capture, example_inputs
 from llmx.lower.payload import IrregularError
 from llmx.lower.program import lower, with_program
-from llmx.lower.replicate import TEMPLATE_LAYERS, replicate, template_of
+from llmx.lower.replicate import replicate
+from llmx.lower.template import TEMPLATE_LAYERS, template_of
 from llmx.progress import Stages
 
 

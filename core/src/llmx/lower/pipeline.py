@@ -28,7 +28,9 @@ from llmx.quantize.plan import INT8_ACTIVATION_MODES
 from llmx.report.delegation import Delegation, count_delegation
 from llmx.report.manifest import (
     describe_model,
+    describe_sampling,
     describe_source,
+    describe_special_tokens,
     describe_stages,
     describe_weights,
     versions,
@@ -88,6 +90,8 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
             "program": program,
             "tokenizer": None if tokenizer is None else tokenizer.name,
             "chat_template": _chat_template(source.checkpoint, plugins),
+            "special_tokens": describe_special_tokens(source.checkpoint),
+            "sampling": describe_sampling(source.checkpoint),
             "weights": describe_weights(records),
             "delegation": attrs.asdict(delegation),
             "checks": [{**attrs.asdict(each), "passed": each.passed} for each in checks],

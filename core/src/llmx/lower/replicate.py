@@ -8,7 +8,6 @@ the delegates' payloads.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -37,36 +36,9 @@ from llmx.lower.payload import (
     roles_of_pair,
     same_but_for_keys,
 )
+from llmx.lower.template import TEMPLATE_LAYERS
 
-TEMPLATE_LAYERS = 3
 LAYER = re.compile(r"layers\.(\d+)\.(.+)")
-
-
-def template_of(model: nn.Module) -> nn.Module:
-    """The model with its first three layers only, sharing their weights.
-
-    Raises:
-        IrregularError: the layers differ in structure.
-    """
-    layers = getattr(model, "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise IrregularError("the model has no list of layers")
-    structures = [_structure(layer) for layer in layers]
-    for index, structure in enumerate(structures):
-        if structure != structures[0]:
-            raise IrregularError(f"layer {index} differs in structure from layer 0")
-    template = copy.copy(model)
-    template._modules = dict(model._modules)
-    template.layers = nn.ModuleList(layers[:TEMPLATE_LAYERS])
-    return template
-
-
-def _structure(layer: nn.Module) -> list[tuple[Any, ...]]:
-    tensors = [*layer.named_parameters(), *layer.named_buffers()]
-    return [
-        (name, tuple(each.shape), each.dtype, type(each), getattr(each, "block_size", None))
-        for name, each in tensors
-    ]
 
 
 def replicate(

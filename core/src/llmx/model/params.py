@@ -16,7 +16,7 @@ class PlainRope:
 
 @frozen
 class FrequencyRope:
-    """Frequency-dependent scaling of Llama 3.1 and later (``rope_type: llama3``).
+    """Slow frequencies scaled, fast ones kept, a blend in between (``rope_type: llama3``).
 
     ``original_max_position`` is in tokens; the other fields are dimensionless.
     """

@@ -59,6 +59,24 @@ def describe_model(params: DecoderParams, tokens: TokenIds, element_bytes: int) 
     }
 
 
+def describe_sampling(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
+    """How the authors sample, as far as ``generation_config.json`` says; ``None`` if it does not."""
+    found = {} if checkpoint is None else checkpoint.generation_config
+    return {key: found[key] for key in ("do_sample", "temperature") if key in found} or None
+
+
+def describe_special_tokens(checkpoint: Checkpoint | None) -> dict[str, str] | None:
+    """Spelling of the tokens that chat templates refer to by name; ``None`` if none is known."""
+    config = {} if checkpoint is None else checkpoint.tokenizer_config
+    spelled = {}
+    for name in ("bos_token", "eos_token"):
+        token = config.get(name)
+        text = token.get("content") if isinstance(token, Mapping) else token
+        if isinstance(text, str):
+            spelled[name] = text
+    return spelled or None
+
+
 def describe_weights(records: Sequence[WeightRecord]) -> dict[str, Any]:
     """Totals, and one row per module."""
     summary = summarize(records)
