@@ -60,7 +60,7 @@ def describe_model(params: DecoderParams, tokens: TokenIds, element_bytes: int) 
 
 
 def describe_sampling(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
-    """How the authors sample, as far as ``generation_config.json`` says; ``None`` if it does not."""
+    """How the authors sample, where ``generation_config.json`` says so."""
     found = {} if checkpoint is None else checkpoint.generation_config
     return {key: found[key] for key in ("do_sample", "temperature") if key in found} or None
 
