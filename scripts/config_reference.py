@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
 import yaml
 
+from llmx import Recipe
 from llmx.config.backends import backend_keys
 from llmx.config.keys import RECIPE, Key, core_keys, core_sections, keys_of
 from llmx.plugins import load
@@ -71,8 +72,9 @@ def _default(value: Any) -> str:
     return f"`{plain}`"
 
 
-def _recipes(recipes: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-    for name, settings in recipes:
-        yield f"\nThe recipe `{name}`:\n\n```yaml"
-        yield from (f"{key}: {_default(value).strip('`')}" for key, value in settings.items())
+def _recipes(recipes: Iterable[tuple[str, Recipe]]) -> Iterator[str]:
+    for name, recipe in recipes:
+        yield f"\nThe recipe `{name}`: {recipe.doc}\n\n```yaml"
+        for key, value in recipe.settings.items():
+            yield f"{key}: {_default(value).strip('`')}"
         yield "```"

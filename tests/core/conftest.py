@@ -41,7 +41,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from llmx import hookimpl
+from llmx import Recipe, hookimpl
 
 @frozen
 class Options:
@@ -63,7 +63,8 @@ def recipes():
     lengths = {"export.max_seq_length": None, "export.max_context_length": None}
     small = {"model.use_kv_cache": True, "quantization.qmode": "8da4w",
              "quantization.group_size": 32, **lengths}
-    return {"default": small, "exact": {"model.use_kv_cache": True, **lengths}}
+    exact = {"model.use_kv_cache": True, **lengths}
+    return {"default": Recipe("Small.", small), "exact": Recipe("As it is.", exact)}
 """
 
 _serial = itertools.count()

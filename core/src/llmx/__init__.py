@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from llmx.artifact import Artifact
     from llmx.checkpoint import Checkpoint, TokenIds, WeightMap
     from llmx.config import ExportJob
+    from llmx.config.recipe import Recipe
     from llmx.errors import (
         ArtifactError,
         CheckpointError,
@@ -34,6 +35,7 @@ __all__ = [
     "LoweringError",
     "ModelSize",
     "PluginError",
+    "Recipe",
     "TokenIds",
     "UserError",
     "WeightMap",
@@ -56,6 +58,7 @@ _HOMES = {
     "LoweringError": "llmx.errors",
     "ModelSize": "llmx.model.params",
     "PluginError": "llmx.errors",
+    "Recipe": "llmx.config.recipe",
     "TokenIds": "llmx.checkpoint",
     "UserError": "llmx.errors",
     "WeightMap": "llmx.checkpoint",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from llmx.checkpoint import Checkpoint
     from llmx.config import ExportJob
+    from llmx.config.recipe import Recipe
     from llmx.model.ops import BuildOptions, ModelOps
     from llmx.model.params import DecoderParams, ModelSize
     from llmx.progress import Progress
@@ -90,14 +91,15 @@ class BackendDefaults:
     """What holds for most backends, and for exports without one."""
 
     @default
-    def recipes(self) -> Mapping[str, Mapping[str, Any]]:
-        return {
-            "default": {
-                "model.use_kv_cache": True,
-                "export.max_seq_length": None,
-                "export.max_context_length": None,
-            }
+    def recipes(self) -> Mapping[str, Recipe]:
+        from llmx.config.recipe import Recipe
+
+        settings = {
+            "model.use_kv_cache": True,
+            "export.max_seq_length": None,
+            "export.max_context_length": None,
         }
+        return {"default": Recipe("A KV cache and the weights as they are.", settings)}
 
     @default
     def model_ops(self, job: ExportJob) -> ModelOps:

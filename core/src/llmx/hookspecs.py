@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from llmx.checkpoint import Checkpoint, TokenIds, WeightMap
     from llmx.config import ExportJob
+    from llmx.config.recipe import Recipe
     from llmx.model.ops import BuildOptions, ModelOps
     from llmx.model.params import DecoderParams, ModelSize
     from llmx.progress import Progress
@@ -143,8 +144,8 @@ class BackendSpec(Protocol):
         """
 
     @hookspec(firstresult=True)
-    def recipes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Named starting points as dotted keys and values; ``default`` if no file says more.
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Named starting points; ``default`` is the one if no file says more.
 
         When: the configuration is resolved. Must not import torch.
         """

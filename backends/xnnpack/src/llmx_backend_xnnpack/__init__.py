@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import field, frozen
 
-from llmx import ConfigError, hookimpl
+from llmx import ConfigError, Recipe, hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,16 +16,28 @@ if TYPE_CHECKING:
     from llmx.config import ExportJob
     from llmx.model.ops import ModelOps
 
-RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "default": {
-        "model.use_kv_cache": True,
-        "model.use_sdpa_with_kv_cache": True,
-        "export.max_seq_length": None,
-        "export.max_context_length": None,
-        "quantization.qmode": "8da4w",
-        "quantization.embedding_quantize": "4,32",
-        "backend.xnnpack.extended_ops": True,
-    },
+LENGTHS = {"export.max_seq_length": None, "export.max_context_length": None}
+RECIPES = {
+    "default": Recipe(
+        "Small and fast: 4-bit weights, 8-bit activations, a KV cache.",
+        {
+            "model.use_kv_cache": True,
+            "model.use_sdpa_with_kv_cache": True,
+            **LENGTHS,
+            "quantization.qmode": "8da4w",
+            "quantization.embedding_quantize": "4,32",
+            "backend.xnnpack.extended_ops": True,
+        },
+    ),
+    "float": Recipe(
+        "Weights as they are in fp32, to compare quantized programs with.",
+        {
+            "model.use_kv_cache": True,
+            "model.use_sdpa_with_kv_cache": True,
+            **LENGTHS,
+            "backend.xnnpack.extended_ops": True,
+        },
+    ),
 }
 
 
@@ -50,7 +62,7 @@ def options() -> type:
 
 
 @hookimpl
-def recipes() -> Mapping[str, Mapping[str, Any]]:
+def recipes() -> Mapping[str, Recipe]:
     return RECIPES
 
 

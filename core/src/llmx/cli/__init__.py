@@ -24,6 +24,7 @@ COMMANDS = {
     "chat": "Talk to an exported model.",
     "models": "List the installed families, or the sizes of one.",
     "backends": "List the installed backends, or the options of one.",
+    "recipes": "List the recipes that a job can start from.",
     "plugins": "List what is installed and which hooks it implements.",
 }
 

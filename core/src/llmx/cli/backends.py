@@ -45,7 +45,7 @@ def _details(name: str) -> dict[str, Any]:
         "distribution": source.distribution,
         "version": source.version,
         "options": [_option(key) for key in backend_keys(source.name).values()],
-        "recipes": {recipe: dict(keys) for recipe, keys in plugins.backend.recipes().items()},
+        "recipes": list(plugins.backend.recipes()),
         "runs_here": problem is None,
         "why_not": problem,
     }
@@ -75,7 +75,4 @@ def _show(details: dict[str, Any]) -> None:
             *(escape(str(each[column])) for column in ("key", "expected", "default", "doc"))
         )
     console.print(options)
-    for recipe, keys in details["recipes"].items():
-        console.print(f"\nrecipe {escape(recipe)}")
-        for key, value in keys.items():
-            console.print(f"  {escape(f'{key}={value}')}")
+    console.print(f"\nrecipes: {escape(', '.join(details['recipes']))}")

@@ -217,7 +217,7 @@ def _recipe(name: str, plugins: Plugins, backend: str | None) -> Settings:
             f"no recipe {name!r} of {backend or 'llmx'}{did_you_mean(name, recipes)}",
             remedy=f"recipes: {', '.join(recipes)}",
         )
-    return from_mapping(recipes[name], f"recipe {name}")
+    return from_mapping(recipes[name].settings, f"recipe {name}")
 
 
 def _forget_group_size(layers: list[Settings], values: dict[str, Any]) -> None:
