@@ -22,7 +22,14 @@ from llmx.config.keys import core_keys
 from llmx.config.metadata import parse_metadata
 from llmx.errors import ConfigError, PluginError
 
-OURS = {"base.size", "base.revision", "base.random_weights", "export.replicate_layers", "recipe"}
+OURS = {
+    "base.size",
+    "base.revision",
+    "base.random_weights",
+    "export.replicate_layers",
+    "quantization.imported",
+    "recipe",
+}
 BASE = BaseOptions(model_class="any")
 
 

@@ -89,8 +89,14 @@ def model_ops(job: ExportJob) -> ModelOps:
     ops = plain_ops(
         kv_cache=job.model.use_kv_cache, fused_attention=job.model.use_sdpa_with_kv_cache
     )
-    # The blockwise 4-bit kernels take groups of 32 channels and multiples of it.
-    return attrs.evolve(ops, group_multiple=32)
+    # The blockwise 4-bit kernels take groups of 32 channels and multiples of it, those for 8 bits
+    # whole rows, and all of them fp32 activations.
+    return attrs.evolve(
+        ops,
+        group_multiple=32,
+        int8_groups=False,
+        integer_linears=job.model.dtype_override == "fp32",
+    )
 
 
 @hookimpl

@@ -15,6 +15,8 @@ from llmx.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
+    from llmx.checkpoint.integers import IntegerWeight
+
 Layout = Literal["hf", "meta", "gguf"]
 
 TokenizerSections = Callable[[str], Mapping[str, Any] | None]
@@ -76,6 +78,14 @@ class Checkpoint(ABC):
         Raises:
             CheckpointError: the bytes are not there or cannot be decoded.
         """
+
+    def read_raw(self, name: str) -> torch.Tensor:
+        """One tensor in the type that is stored, be it integers that only mean a part of one."""
+        return self.read(name)
+
+    def read_stored(self, name: str) -> torch.Tensor | IntegerWeight:
+        """One tensor as integers and scales where it is stored so, else as ``read`` gives it."""
+        return self.read(name)
 
     def chat_template(self) -> str | None:
         """The Jinja chat template, if the checkpoint carries one.

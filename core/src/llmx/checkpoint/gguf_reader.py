@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from llmx.checkpoint.base import Checkpoint, TensorInfo, TokenizerSections
+from llmx.checkpoint.gguf_blocks import integer_weight
 from llmx.checkpoint.gguf_metadata import (
     config_from_metadata,
     generation_config_from_metadata,
@@ -24,6 +25,8 @@ from llmx.errors import CheckpointError
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+    from llmx.checkpoint.integers import IntegerWeight
 
 STORED_AS_FLOAT = ("F64", "F32", "F16", "BF16")
 SPLIT_NAME = re.compile(r"-\d{5}-of-(\d{5})$")
@@ -40,6 +43,10 @@ class GgufCheckpoint(Checkpoint):
         if name not in self.entries:
             raise CheckpointError(f"{self.source} has no tensor {name}")
         return _to_torch(self.source, self.entries[name])
+
+    def read_stored(self, name: str) -> torch.Tensor | IntegerWeight:
+        integers = integer_weight(self.entries[name]) if name in self.entries else None
+        return self.read(name) if integers is None else integers
 
     def special_tokens(self) -> Mapping[str, int]:
         return control_tokens(self.metadata)

@@ -99,7 +99,7 @@ def _open_files(
     if kind == "safetensors":
         from llmx.checkpoint.safetensors_reader import open_safetensors as open_files
     else:
-        from llmx.checkpoint.torch_reader import open_torch as open_files  # type: ignore[assignment]
+        from llmx.checkpoint.torch_reader import open_torch as open_files
     return open_files(
         files,
         read_companions(folder, request.params),

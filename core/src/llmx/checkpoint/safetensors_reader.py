@@ -13,6 +13,7 @@ from attrs import frozen
 
 from llmx.checkpoint.base import Checkpoint, TensorInfo
 from llmx.checkpoint.companions import Companions, special_tokens
+from llmx.checkpoint.unpacking import unpacked
 from llmx.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ class SafetensorsCheckpoint(Checkpoint):
     shard_of: Mapping[str, Path]
 
     def read(self, name: str) -> torch.Tensor:
+        self.require_float(name)
+        return self.read_raw(name)
+
+    def read_raw(self, name: str) -> torch.Tensor:
         from safetensors import SafetensorError, safe_open
 
-        self.require_float(name)
         shard = self.shard_of[name]
         # Opened for each tensor: closing unmaps the file, so that memory follows what is in use.
         try:
@@ -49,7 +53,7 @@ def open_safetensors(
     source: str,
     revision: str | None,
     index: Mapping[str, Path] | None = None,
-) -> SafetensorsCheckpoint:
+) -> Checkpoint:
     """Read the headers of ``files`` and check that the files are complete.
 
     Args:
@@ -58,8 +62,11 @@ def open_safetensors(
     files = tuple(sorted(files))
     tensors: dict[str, TensorInfo] = {}
     shard_of: dict[str, Path] = {}
+    metadata = []
     for path in files:
-        for name, info in _read_header(path).items():
+        header, added = _read_header(path)
+        metadata.append(added)
+        for name, info in header.items():
             if name in tensors:
                 raise CheckpointError(
                     f"{source}: tensor {name} is in both {shard_of[name].name} and {path.name}",
@@ -74,7 +81,7 @@ def open_safetensors(
                 remedy="Fetch the checkpoint again: index and shards do not belong together.",
             )
     described = companions.describe(tensors)
-    return SafetensorsCheckpoint(
+    checkpoint = SafetensorsCheckpoint(
         source=source,
         layout=described.layout,
         files=files,
@@ -87,18 +94,21 @@ def open_safetensors(
         revision=revision,
         shard_of=shard_of,
     )
+    return unpacked(checkpoint, metadata)
 
 
-def _read_header(path: Path) -> dict[str, TensorInfo]:
+def _read_header(path: Path) -> tuple[dict[str, TensorInfo], Mapping[str, str]]:
+    """Tensors, and the metadata that the writer added."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {
+            tensors = {
                 name: TensorInfo(tuple(part.get_shape()), part.get_dtype().lower())
                 for name, part in slices.items()
             }
+            return tensors, file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is not a complete safetensors file: {error}",

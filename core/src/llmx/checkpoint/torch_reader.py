@@ -13,6 +13,7 @@ from attrs import frozen
 from llmx.checkpoint.base import Checkpoint, TensorInfo
 from llmx.checkpoint.companions import Companions, special_tokens
 from llmx.checkpoint.meta_shards import Pieces, collect_pieces
+from llmx.checkpoint.unpacking import unpacked
 from llmx.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class TorchCheckpoint(Checkpoint):
 
     def read(self, name: str) -> torch.Tensor:
         self.require_float(name)
+        return self.read_raw(name)
+
+    def read_raw(self, name: str) -> torch.Tensor:
         return self.pieces[name].join()
 
     def special_tokens(self) -> Mapping[str, int]:
@@ -42,7 +46,7 @@ def open_torch(
     source: str,
     revision: str | None,
     index: Mapping[str, Path] | None = None,
-) -> TorchCheckpoint:
+) -> Checkpoint:
     """Map the files into memory; no pickle code is run (``weights_only``).
 
     Several files hold either disjoint tensors, or Meta's model-parallel pieces of the same ones.
@@ -63,7 +67,7 @@ def open_torch(
         name: TensorInfo(piece.shape, _type_name(piece.parts[0])) for name, piece in pieces.items()
     }
     described = companions.describe(tensors)
-    return TorchCheckpoint(
+    checkpoint = TorchCheckpoint(
         source=source,
         layout=described.layout,
         files=files,
@@ -76,6 +80,7 @@ def open_torch(
         revision=revision,
         pieces=pieces,
     )
+    return unpacked(checkpoint)
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

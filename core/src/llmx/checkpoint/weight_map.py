@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -12,6 +12,10 @@ from llmx.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
+
+    from llmx.checkpoint.integers import IntegerWeight
+
+Rows = TypeVar("Rows", "torch.Tensor", "torch.Tensor | IntegerWeight")
 
 LAYER = "{i}"
 SHOWN = 3
@@ -145,26 +149,38 @@ def plan(
 def apply(steps: Sequence[Step], checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
     """Read the planned tensors one after the other; a fused one is read once.
 
-    Tensors keep their stored type. Pieces of a fused tensor share its memory.
+    Tensors keep their stored type, quantized ones are expanded. Pieces of a fused tensor share
+    its memory.
     """
-    import torch
+    return _apply(steps, checkpoint.read)
 
+
+def apply_stored(
+    steps: Sequence[Step], checkpoint: Checkpoint
+) -> Iterator[tuple[str, torch.Tensor | IntegerWeight]]:
+    """The same, with quantized tensors as the integers that are stored."""
+    return _apply(steps, checkpoint.read_stored)
+
+
+def _apply(steps: Sequence[Step], read: Callable[[str], Rows]) -> Iterator[tuple[str, Rows]]:
     for step in steps:
-        pieces = torch.split(checkpoint.read(step.source), list(step.rows))
-        for target, piece in zip(step.targets, pieces, strict=True):
-            yield _name(target), _half_split(piece, target)
+        stored, start = read(step.source), 0
+        for target, count in zip(step.targets, step.rows, strict=True):
+            piece = stored[start : start + count]
+            start += count
+            if isinstance(target, Interleaved):
+                piece = piece[_half_split(count, target)]
+            yield _name(target), piece
 
 
-def _half_split(tensor: torch.Tensor, target: Target) -> torch.Tensor:
+def _half_split(rows: int, target: Interleaved) -> torch.Tensor:
+    """Indices that bring interleaved rows into the decoder's order."""
     import torch
 
-    if isinstance(target, str):
-        return tensor
-    heads = tensor.reshape(target.n_heads, -1, *tensor.shape[1:])
+    heads = torch.arange(rows).view(target.n_heads, -1)
     rotary_dim = target.rotary_dim or heads.shape[1]
     rotated, rest = heads[:, :rotary_dim], heads[:, rotary_dim:]
-    halves = torch.cat((rotated[:, 0::2], rotated[:, 1::2], rest), dim=1)
-    return halves.reshape(tensor.shape)
+    return torch.cat((rotated[:, 0::2], rotated[:, 1::2], rest), dim=1).flatten()
 
 
 def _shape_problem(

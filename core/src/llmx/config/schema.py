@@ -149,6 +149,11 @@ class QuantizationOptions:
     qmode: str | None = option(None, "Scheme of the linear layers: 8da4w, or none.")
     group_size: int | None = option(None, "Weights per scale; none picks one that divides.")
     embedding_quantize: str | None = option(None, "'<bits>,<group size>' of the embedding.")
+    imported: Literal["auto", "keep", "requantize"] = option(
+        "auto",
+        "Integers of a quantized checkpoint: kept where kernels hold them in no more bits than "
+        "asked for (auto), also at the price of more bytes (keep), or quantized anew (requantize).",
+    )
     use_hqq: bool = option(
         True, "Refine scales by HQQ.", unsupported="leave it out; the scale search has no switch"
     )

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from llmx.checkpoint import WeightMap, apply, plan
+from llmx.checkpoint import IntegerWeight, WeightMap, apply_stored, plan
 from llmx.config import ExportJob
 from llmx.errors import CheckpointError
 from llmx.lower.source import Source
-from llmx.model.ops import BuildOptions
+from llmx.model.ops import BuildOptions, ModelOps
 from llmx.plugins import Plugins
 from llmx.progress import Stages
 from llmx.quantize.account import WeightRecord
+from llmx.quantize.imported import ImportRules
 from llmx.quantize.load import load_weights
 from llmx.quantize.plan import Scheme, plan_quantization
 from llmx.quantize.random_weights import random_weights
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TIED = {"embedding.weight": "head.weight"}
+AUTO_OFFSET_BITS = 0.5
+"""Offsets that add more bits per weight are kept on request only."""
 
 
 @frozen
@@ -33,7 +37,8 @@ class Blueprint:
     shapes: Mapping[str, tuple[int, ...]]
     tied: Mapping[str, str]
     schemes: Mapping[str, Scheme]
-    tensors: Iterable[tuple[str, Tensor]]
+    imports: ImportRules
+    tensors: Iterable[tuple[str, Tensor | IntegerWeight]]
 
 
 def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
@@ -61,7 +66,8 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     }
     schemes = plan_quantization(model, job.quantization, group_multiple=ops.group_multiple)
     tensors = _tensors(source, plugins, shapes)
-    return Blueprint(model.eval(), dtype, shapes, tied, schemes, tensors)
+    imports = import_rules(job.quantization.imported, ops)
+    return Blueprint(model.eval(), dtype, shapes, tied, schemes, imports, tensors)
 
 
 def fill(blueprint: Blueprint, stages: Stages, *, hqq: bool) -> list[WeightRecord]:
@@ -73,21 +79,34 @@ def fill(blueprint: Blueprint, stages: Stages, *, hqq: bool) -> list[WeightRecor
         dtype=blueprint.dtype,
         tied=blueprint.tied,
         hqq=hqq,
+        imports=blueprint.imports,
     )
     total = len({name.rpartition(".")[0] for name in blueprint.shapes}) + len(blueprint.tied)
     named = ((record.name, record) for record in records)
     return [record for _, record in stages.track(named, total)]
 
 
+def import_rules(mode: str, ops: ModelOps) -> ImportRules:
+    """What the backend's kernels hold, within what ``quantization.imported`` asks for."""
+    return ImportRules(
+        refused="quantization.imported=requantize" if mode == "requantize" else None,
+        linears=ops.integer_linears,
+        group_multiple=ops.group_multiple,
+        int8_groups=ops.int8_groups,
+        offset_bits=math.inf if mode == "keep" else AUTO_OFFSET_BITS,
+        shrink=mode == "auto",
+    )
+
+
 def _tensors(
     source: Source, plugins: Plugins, shapes: Mapping[str, tuple[int, ...]]
-) -> Iterable[tuple[str, Tensor]]:
+) -> Iterable[tuple[str, Tensor | IntegerWeight]]:
     if source.checkpoint is None:
         return random_weights(shapes)
     converted = plugins.family.convert_weights(checkpoint=source.checkpoint, params=source.params)
     if isinstance(converted, WeightMap):
         steps = plan(converted, source.checkpoint, shapes)
-        return apply(steps, source.checkpoint)
+        return apply_stored(steps, source.checkpoint)
     return _checked(converted, shapes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from llmx.lower.source import context_notes, open_source, resolve_lengths
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
+from llmx.quantize.account import WeightRecord, import_notes
 from llmx.quantize.plan import INT8_ACTIVATION_MODES
 from llmx.report.delegation import Delegation, count_delegation
 from llmx.report.manifest import (
@@ -71,6 +72,8 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
             tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
         with stages.stage("load and quantize"):
             records = fill(blueprint, stages, hqq=job.quantization.use_hqq)
+            for note in import_notes(records):
+                stages.note(note)
         methods = constant_methods(job, source.params, tokens)
         edge = lower_layers(blueprint.model, job, backend, methods, stages)
         delegation = count_delegation(edge.exported_program().graph_module)
@@ -79,7 +82,7 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
             path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
             program = _write_program(finish(edge, backend.program_config(job=job)), path)
         with stages.stage("check"):
-            checks = _check(path, blueprint, source.params, job, plugins, stages)
+            checks = _check(path, blueprint, records, source.params, job, plugins, stages)
         manifest = {
             "family": job.base.model_class,
             "size": job.base.size,
@@ -121,6 +124,7 @@ def _write_program(program: ExecutorchProgramManager, path: Path) -> Mapping[str
 def _check(
     program: Path,
     blueprint: Blueprint,
+    records: Sequence[WeightRecord],
     params: DecoderParams,
     job: ExportJob,
     plugins: Plugins,
@@ -136,7 +140,9 @@ def _check(
         program,
         blueprint.model,
         bound=parity_bound(
-            blueprint.dtype, int8_activations=job.quantization.qmode in INT8_ACTIVATION_MODES
+            blueprint.dtype,
+            int8_activations=job.quantization.qmode in INT8_ACTIVATION_MODES
+            or any(each.kept and each.kind == "linear" for each in records),
         ),
         kv_cache=job.model.use_kv_cache,
         dynamic=job.model.enable_dynamic_shape,

@@ -35,12 +35,16 @@ class ModelOps:
     """Flavours of the decoder's parts, and what the kernels ask of quantized weights.
 
     ``group_multiple``: quantization groups must be a multiple of this many input channels.
+    ``int8_groups``: whether 8-bit weights may have several scales per row.
+    ``integer_linears``: whether linear layers take integer weights with the model's float type.
     """
 
     norm: NormFactory
     rotate_half: RotateHalfFactory
     attention: AttentionFactory
     group_multiple: int = 1
+    int8_groups: bool = True
+    integer_linears: bool = True
 
 
 @frozen(kw_only=True)

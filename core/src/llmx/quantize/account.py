@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from attrs import frozen
+from torch import Tensor
+
+from llmx.checkpoint import IntegerWeight
+
+ROWS = 4096
 
 
 @frozen(kw_only=True)
@@ -14,6 +21,8 @@ class WeightRecord:
 
     ``bits`` is per weight without scales; ``group`` is ``None`` for float weights; ``error`` is
     the relative error ``|w - q| / |w|`` (Frobenius) that rounding made, 0 for float weights.
+    ``stored`` is the checkpoint's own format where that is integers, else ``None``; ``obstacle``
+    says why those could not stay as they are, ``None`` where they did.
     """
 
     name: str
@@ -23,6 +32,13 @@ class WeightRecord:
     group: int | None
     stored_bytes: int
     error: float = 0.0
+    stored: str | None = None
+    obstacle: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the checkpoint's own integers are in the program."""
+        return self.stored is not None and self.obstacle is None
 
 
 @frozen
@@ -48,3 +64,38 @@ def summarize(records: Sequence[WeightRecord]) -> WeightSummary:
         elements=sum(each.elements for each in records),
         stored_bytes=sum(each.stored_bytes for each in records),
     )
+
+
+def relative_error(original: Tensor | IntegerWeight, restored: Callable[[slice], Tensor]) -> float:
+    """Frobenius norm of the difference over that of ``original``, in blocks of rows."""
+    difference = total = 0.0
+    for start in range(0, original.shape[0], ROWS):
+        rows = slice(start, min(start + ROWS, original.shape[0]))
+        part = original[rows]
+        block = part.dequantize() if isinstance(part, IntegerWeight) else part.float()
+        difference += float((block - restored(rows).float()).square().sum())
+        total += float(block.square().sum())
+    return math.sqrt(difference / total) if total else 0.0
+
+
+def import_notes(records: Sequence[WeightRecord]) -> list[str]:
+    """What became of weights that the checkpoint stores as integers, for people to know."""
+    kept = Counter(each.stored for each in records if each.kept)
+    lost = Counter(
+        (each.stored, each.bits, each.group is not None, each.obstacle)
+        for each in records
+        if each.obstacle is not None
+    )
+    notes = [
+        f"{_layers(count)} kept as the checkpoint's {stored}" for stored, count in kept.items()
+    ]
+    for (stored, bits, quantized, obstacle), count in lost.items():
+        became = (
+            f"quantized again, to {bits} bits" if quantized else f"expanded to {bits}-bit floats"
+        )
+        notes.append(f"{_layers(count)} of {stored} {became}: {obstacle}")
+    return notes
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' if count > 1 else ''}"

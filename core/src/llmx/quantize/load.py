@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 
-from llmx.quantize.account import WeightRecord
-from llmx.quantize.embedding import ROWS, quantize_embedding
+from llmx.checkpoint import IntegerWeight
+from llmx.quantize.account import WeightRecord, relative_error
+from llmx.quantize.embedding import quantize_embedding
+from llmx.quantize.imported import ALL_IMPORTS, ImportRules, import_module
 from llmx.quantize.linear import quantize_linear
 from llmx.quantize.plan import Scheme
 
 
 def load_weights(
     model: nn.Module,
-    tensors: Iterable[tuple[str, Tensor]],
+    tensors: Iterable[tuple[str, Tensor | IntegerWeight]],
     schemes: Mapping[str, Scheme],
     *,
     dtype: torch.dtype,
     tied: Mapping[str, str],
     hqq: bool,
+    imports: ImportRules = ALL_IMPORTS,
 ) -> Iterator[WeightRecord]:
     """Assign each (parameter name, tensor); quantize a module once it has all its parameters.
 
@@ -36,25 +39,56 @@ def load_weights(
         dtype: float type of what is not quantized.
         tied: parameter name to the further one that takes the same values.
         hqq: refine the scales of linear layers.
+        imports: which integers of the checkpoint stay as they are; the others are expanded and
+            treated like floats.
     """
+    integers: dict[str, IntegerWeight] = {}
     waiting = {
         name: {key for key, _ in module.named_parameters(recurse=False)}
         for name, module in model.named_modules()
         if next(module.parameters(recurse=False), None) is not None
     }
     for source, tensor in tensors:
-        # Contiguous: a slice of a fused tensor would keep the whole of it alive.
-        values = tensor.to(dtype).contiguous()
         for name in (source, tied[source]) if source in tied else (source,):
             owner, _, key = name.rpartition(".")
             module = model.get_submodule(owner)
-            setattr(module, key, nn.Parameter(values, requires_grad=False))
+            if isinstance(tensor, IntegerWeight):
+                integers[owner] = tensor
+            else:
+                # Contiguous: a slice of a fused tensor would keep the whole of it alive.
+                values = tensor.to(dtype).contiguous()
+                setattr(module, key, nn.Parameter(values, requires_grad=False))
             waiting[owner].remove(key)
-            if not waiting[owner]:
-                del waiting[owner]
-                yield _finish(model, owner, module, schemes.get(owner), dtype, hqq)
+            if waiting[owner]:
+                continue
+            del waiting[owner]
+            stored = integers.pop(owner, None)
+            scheme = schemes.get(owner)
+            if stored is None:
+                yield _finish(model, owner, module, scheme, dtype, hqq)
+            else:
+                yield _import(model, owner, stored, imports, scheme, dtype, hqq)
     if waiting:
         raise AssertionError(f"no weights came for {sorted(waiting)}")
+
+
+def _import(
+    model: nn.Module,
+    name: str,
+    stored: IntegerWeight,
+    rules: ImportRules,
+    scheme: Scheme | None,
+    dtype: torch.dtype,
+    hqq: bool,
+) -> WeightRecord:
+    """Keep the checkpoint's integers, or expand them and go on as with any other weight."""
+    module = model.get_submodule(name)
+    obstacle = rules.obstacle(module, stored, scheme)
+    if obstacle is None:
+        return import_module(model, name, stored, dtype)
+    module.weight = nn.Parameter(stored.dequantize().to(dtype), requires_grad=False)
+    record = _finish(model, name, module, scheme, dtype, hqq)
+    return evolve(record, stored=stored.stored, obstacle=obstacle)
 
 
 def _finish(
@@ -74,7 +108,7 @@ def _finish(
         if scheme is not None:
             original = module.weight.detach()
             quantize_linear(module, scheme, hqq=hqq)
-            error = _relative_error(original, lambda rows: module.weight[rows].dequantize())
+            error = relative_error(original, lambda rows: module.weight[rows].dequantize())
             scale_bytes = 4 if scheme.group == module.in_features else 2
             stored = _packed_bytes(original, scheme, scale_bytes)
             stored += 0 if module.bias is None else module.bias.numel() * dtype.itemsize
@@ -83,7 +117,7 @@ def _finish(
         if scheme is not None:
             original = module.weight.detach()
             quantized = quantize_embedding(original, scheme, dtype)
-            error = _relative_error(original, lambda rows: quantized(_indices(rows)))
+            error = relative_error(original, quantized.rows)
             stored = _packed_bytes(original, scheme, 4)
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, quantized)
@@ -100,18 +134,3 @@ def _finish(
 
 def _packed_bytes(weight: Tensor, scheme: Scheme, scale_bytes: int) -> int:
     return weight.numel() * scheme.bits // 8 + weight.numel() // scheme.group * scale_bytes
-
-
-def _relative_error(original: Tensor, restored: Callable[[slice], Tensor]) -> float:
-    """Frobenius norm of the difference over that of ``original``, in blocks of rows."""
-    difference = total = 0.0
-    for start in range(0, original.shape[0], ROWS):
-        rows = slice(start, min(start + ROWS, original.shape[0]))
-        block = original[rows].float()
-        difference += float((block - restored(rows).float()).square().sum())
-        total += float(block.square().sum())
-    return math.sqrt(difference / total) if total else 0.0
-
-
-def _indices(rows: slice) -> Tensor:
-    return torch.arange(rows.start, rows.stop)

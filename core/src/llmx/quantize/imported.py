@@ -1,0 +1,249 @@
+"""Weights that a checkpoint brings as integers, put into the model as they are.
+
+The kernels compute with 4-bit codes around zero in groups of a row, scales positive and in bf16,
+or with 8-bit codes and one fp32 scale per row. What else a format has becomes a product of its
+own: ``sum_i (s c_i + o) x_i = s sum_i c_i x_i + o sum_i x_i``, per group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llmx.checkpoint.integers import IntegerWeight
+from llmx.quantize.account import WeightRecord, relative_error
+from llmx.quantize.embedding import QuantizedEmbedding, pack_codes
+from llmx.quantize.plan import Scheme
+
+OFFSET_BITS = 32
+
+
+class OffsetLinear(nn.Linear):
+    """A quantized linear layer whose groups have offsets.
+
+    ``offsets`` is [out, groups]; ``ones`` [1, group] sums the inputs of each group.
+    """
+
+    ones: Tensor
+
+    def __init__(self, linear: nn.Linear, offsets: Tensor) -> None:
+        with torch.device("meta"):
+            super().__init__(linear.in_features, linear.out_features, bias=False)
+        self.weight, self.bias = linear.weight, linear.bias
+        self.offsets = nn.Parameter(offsets, requires_grad=False)
+        group = linear.in_features // offsets.shape[1]
+        self.register_buffer("ones", torch.ones(1, group, dtype=offsets.dtype), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] to [..., out]."""
+        groups, group = self.offsets.shape[1], self.ones.shape[1]
+        lead = x.shape[:-1]
+        # One inferred dimension, and a product for the sum: delegates take both.
+        sums = functional.linear(x.reshape(*_one_inferred(lead), groups, group), self.ones)
+        offset = functional.linear(sums.reshape(*_one_inferred(lead), groups), self.offsets)
+        out: Tensor = super().forward(x) + offset
+        return out
+
+
+def _one_inferred(lead: torch.Size) -> tuple[int, ...]:
+    return (*lead[:-1], -1)
+
+
+@frozen(kw_only=True)
+class ImportRules:
+    """Which stored integers the target takes as they are.
+
+    Attributes:
+        refused: why nothing is to stay as it is, if so.
+        linears: whether linear layers take integers at all.
+        group_multiple: groups of 4-bit codes are a multiple of this, or whole rows.
+        int8_groups: whether 8-bit codes may have several scales per row.
+        offset_bits: how many bits per weight offsets may add to a linear layer.
+        shrink: whether a scheme of the job with fewer bits wins over what is stored.
+    """
+
+    refused: str | None = None
+    linears: bool = True
+    group_multiple: int = 1
+    int8_groups: bool = True
+    offset_bits: float = math.inf
+    shrink: bool = False
+
+    def obstacle(
+        self, module: nn.Module, weight: IntegerWeight, scheme: Scheme | None
+    ) -> str | None:
+        """Why ``module`` does not take ``weight`` as it is stored; ``None`` if it does.
+
+        Args:
+            scheme: what the job would make of floats.
+        """
+        if self.refused is not None:
+            return self.refused
+        if self.shrink and scheme is not None and scheme.bits < container_bits(weight):
+            return f"the job asks for {scheme.bits} bits; quantization.imported=keep keeps them"
+        if weight.group_of_column is not None:
+            return "columns of a group are scattered (desc_act)"
+        if isinstance(module, nn.Linear):
+            return self._obstacle_in_linear(weight)
+        return None if isinstance(module, nn.Embedding) else "only layers hold integers"
+
+    def _obstacle_in_linear(self, weight: IntegerWeight) -> str | None:
+        if not self.linears:
+            return "kernels want floats of another type"
+        group, whole_rows = weight.group, weight.scales.shape[1] == 1
+        if weight.bits > 4:
+            if not (whole_rows or self.int8_groups):
+                return f"{weight.bits}-bit codes in groups of {group}; kernels take whole rows"
+        elif group % self.group_multiple and not whole_rows:
+            return f"groups of {group}; kernels take multiples of {self.group_multiple}"
+        cost = OFFSET_BITS / group
+        if cost > self.offset_bits and kernel_form(weight).offsets is not None:
+            return (
+                f"groups have offsets, which take {cost:g} bits per weight more; "
+                "quantization.imported=keep keeps them"
+            )
+        return None
+
+
+ALL_IMPORTS = ImportRules()
+"""Everything that is stored as integers stays so."""
+
+
+@frozen(eq=False)
+class KernelForm:
+    """codes int8 [out, in], positive scales and maybe offsets, fp32 [out, groups]."""
+
+    codes: Tensor
+    scales: Tensor
+    offsets: Tensor | None
+
+
+def kernel_form(weight: IntegerWeight) -> KernelForm:
+    """The same values with positive scales.
+
+    The codes of a group whose scale is negative change their sign; where the lowest code has no
+    counterpart they are complemented instead (``-c - 1``), which an offset makes up for.
+    """
+    lowest = -(1 << weight.bits - 1)
+    shape = (*weight.scales.shape, weight.group)
+    codes, scales = weight.codes.view(shape), weight.scales
+    negative = scales < 0
+    complemented = negative & (codes.amin(-1) == lowest)
+    offsets = torch.zeros_like(scales) if weight.offsets is None else weight.offsets
+    offsets = offsets - complemented * scales
+    codes = torch.where(complemented.unsqueeze(-1), ~codes, codes)
+    codes = torch.where((negative & ~complemented).unsqueeze(-1), -codes, codes)
+    # Kernels refuse a scale of 0; such a group is its offset alone.
+    empty = scales == 0
+    codes = codes * ~empty.unsqueeze(-1)
+    scales = torch.where(empty, torch.ones_like(scales), scales.abs())
+    return KernelForm(codes.view(weight.shape), scales, offsets if offsets.any() else None)
+
+
+def import_module(
+    model: nn.Module, name: str, weight: IntegerWeight, dtype: torch.dtype
+) -> WeightRecord:
+    """Put ``weight`` into the module ``name``, which ``ImportRules`` found able to hold it.
+
+    Args:
+        model: its module may be replaced by one with a place for offsets.
+        dtype: of activations.
+    """
+    module = model.get_submodule(name)
+    made: nn.Module
+    restored: Callable[[slice], Tensor]
+    kind: Literal["linear", "embedding"]
+    bias = 0
+    if isinstance(module, nn.Linear):
+        linear = import_linear(module, weight, dtype)
+        made, kind, restored = linear, "linear", partial(_linear_rows, linear)
+        bias = 0 if module.bias is None else module.bias.numel()
+    else:
+        table = import_embedding(weight, dtype)
+        made, kind, restored = table, "embedding", table.rows
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, made)
+    scheme = import_scheme(weight)
+    return WeightRecord(
+        name=name,
+        kind=kind,
+        elements=weight.codes.numel() + bias,
+        bits=scheme.bits,
+        group=scheme.group,
+        stored_bytes=_bytes(made, scheme) + bias * dtype.itemsize,
+        error=relative_error(weight, restored),
+        stored=weight.stored,
+    )
+
+
+def _linear_rows(linear: nn.Linear, rows: slice) -> Tensor:
+    values: Tensor = linear.weight[rows].dequantize()
+    if isinstance(linear, OffsetLinear):
+        values = values + linear.offsets[rows].repeat_interleave(linear.ones.shape[1], dim=1)
+    return values
+
+
+def _bytes(module: nn.Module, scheme: Scheme) -> int:
+    """Of codes, scales and offsets as the program stores them."""
+    if isinstance(module, QuantizedEmbedding):
+        buffers = (module.weight, module.scales, module.zero_points)
+        return sum(each.nbytes for each in buffers if each is not None)
+    weight: Any = module.weight
+    offsets = module.offsets.nbytes if isinstance(module, OffsetLinear) else 0
+    codes: int = weight.numel() * scheme.bits // 8
+    return codes + int(weight.scale.nbytes) + offsets
+
+
+def import_linear(linear: nn.Linear, weight: IntegerWeight, dtype: torch.dtype) -> nn.Linear:
+    """``linear`` with these codes and int8 activations per token; biases stay."""
+    from torchao.quantization import IntxUnpackedToInt8Tensor
+    from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor import (
+        IntxUnpackedToInt8TensorActivationQuantization as Activations,
+    )
+
+    form = kernel_form(weight)
+    bits = container_bits(weight)
+    scales = form.scales.to(torch.bfloat16) if bits == 4 else form.scales
+    tensor = IntxUnpackedToInt8Tensor(
+        form.codes,
+        scales,
+        torch.zeros_like(scales, dtype=torch.int8),
+        getattr(torch, f"int{bits}"),
+        (1, weight.group),
+        dtype,
+        Activations.INT8_ASYM_PER_TOKEN,
+    )
+    linear.weight = nn.Parameter(tensor, requires_grad=False)
+    return linear if form.offsets is None else OffsetLinear(linear, form.offsets.to(dtype))
+
+
+def import_embedding(weight: IntegerWeight, dtype: torch.dtype) -> QuantizedEmbedding:
+    """A table with these codes; a lookup gives ``dtype``."""
+    scheme = import_scheme(weight)
+    zero_points = None
+    scales = weight.scales
+    if weight.offsets is not None:
+        empty = scales == 0
+        scales = torch.where(empty, torch.ones_like(scales), scales)
+        codes = weight.codes.view(*scales.shape, -1) * ~empty.unsqueeze(-1)
+        zero_points = -weight.offsets / scales
+    else:
+        codes = weight.codes
+    packed = pack_codes(codes.view(weight.shape), scheme)
+    return QuantizedEmbedding(packed, scales, scheme, dtype, zero_points=zero_points)
+
+
+def import_scheme(weight: IntegerWeight) -> Scheme:
+    """Bits and group that the model stores."""
+    return Scheme(container_bits(weight), weight.group)
+
+
+def container_bits(weight: IntegerWeight) -> int:
+    return 4 if weight.bits <= 4 else 8
