@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from llmx import Artifact, ExportJob, export
+from llmx.config import load_job
+from llmx.lower.build import draw, fill
+from llmx.lower.source import open_source, resolve_lengths
+from llmx.plugins import load
+from llmx.progress import Silent, Stages
+from llmx.quantize.rounding import rounding_for_linears
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -49,6 +56,22 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
         return made[key]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def eager() -> Callable[[Artifact], nn.Module]:
+    """The eager model of the job that an artifact records."""
+
+    def rebuild(artifact: Artifact) -> nn.Module:
+        job = load_job(config=artifact.folder / "llmx.json").job
+        plugins = load(job.base.model_class, job.backend.name)
+        source = open_source(job.base, plugins.family, Silent())
+        job = resolve_lengths(job, source.params)
+        blueprint = draw(job, source, plugins)
+        fill(blueprint, Stages(), rounding_for_linears(hqq=job.quantization.use_hqq))
+        return blueprint.model
+
+    return rebuild
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from llmx import Artifact, ConfigError, ExportJob
-from llmx.lower.build import draw, fill
-from llmx.lower.source import open_source, resolve_lengths
+from llmx import ConfigError, ExportJob
 from llmx.plugins import load
-from llmx.progress import Silent, Stages
 from llmx.run.runtime import ProgramMethod
 
 FLOAT = {"qmode": None, "embedding_quantize": None}
@@ -28,22 +25,10 @@ MODES = {
 }
 
 
-def eager(artifact: Artifact) -> torch.nn.Module:
-    """The eager model of the job that an artifact records."""
-    stored = artifact.folder / "llmx.json"
-    from llmx.config import load_job
-
-    job = load_job(config=stored).job
-    plugins = load(job.base.model_class, job.backend.name)
-    source = open_source(job.base, plugins.family, Silent())
-    job = resolve_lengths(job, source.params)
-    blueprint = draw(job, source, plugins)
-    fill(blueprint, Stages(), hqq=job.quantization.use_hqq)
-    return blueprint.model
-
-
 @pytest.fixture(scope="module", params=MODES.values(), ids=MODES.keys())
-def pair(request: pytest.FixtureRequest, tiny_export: Any) -> tuple[ProgramMethod, Any, float]:
+def pair(
+    request: pytest.FixtureRequest, tiny_export: Any, eager: Any
+) -> tuple[ProgramMethod, Any, float]:
     options, tolerance = request.param
     artifact = tiny_export(**options)
     return ProgramMethod(artifact.program), eager(artifact), tolerance
@@ -155,7 +140,7 @@ class TestArtifact:
 
 
 @torch.no_grad()
-def test_static_shape_decodes_token_by_token(tiny_export: Any) -> None:
+def test_static_shape_decodes_token_by_token(tiny_export: Any, eager: Any) -> None:
     artifact = tiny_export(enable_dynamic_shape=False, **FLOAT)
     program, model = ProgramMethod(artifact.program), eager(artifact)
     for at in range(5):

@@ -13,6 +13,7 @@ from llmx.model.decoder import Decoder
 from llmx.model.hf_config import decoder_params
 from llmx.model.ops import BuildOptions, plain_ops
 from llmx.quantize.load import load_weights
+from llmx.quantize.rounding import largest_value
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,
@@ -50,13 +51,17 @@ def build(folder: str, **build: Any) -> Decoder:
     checkpoint = open_checkpoint(folder)
     params = decoder_params(checkpoint.config)
     options = BuildOptions(dtype=torch.float32, **{"max_context_length": 128, **build})
+    ops = plain_ops(kv_cache=True, fused_attention=False)
     with torch.device("meta"):
-        model = Decoder(params, plain_ops(kv_cache=True, fused_attention=False), options)
+        model = Decoder(params, ops, options)
     tied = {"embedding.weight": "head.weight"} if params.tied_embeddings else {}
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if n not in tied.values()}
     steps = plan(hf_decoder_map(params), checkpoint, shapes)
     weights = apply(steps, checkpoint)
-    for _ in load_weights(model, weights, {}, dtype=torch.float32, tied=tied, hqq=False):
+    records = load_weights(
+        model, weights, {}, ops=ops, dtype=torch.float32, tied=tied, rounding=largest_value
+    )
+    for _ in records:
         pass
     return model.eval()
 

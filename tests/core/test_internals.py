@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 
 
@@ -10,7 +12,7 @@ def test_quantized_embedding_operators() -> None:
     from llmx.quantize.embedding import _operators
 
     operators = _operators()
-    for name in ("embedding_4bit", "embedding_byte"):
+    for name in ("embedding_2bit", "embedding_4bit", "embedding_byte"):
         assert {"dtype", "dtype_out"} <= set(getattr(operators, name).overloads())
 
 
@@ -24,6 +26,16 @@ def test_the_even_element_is_in_the_high_nibble_and_shifted_by_eight() -> None:
         packed, scale, None, -8, 7, torch.tensor([0]), dtype=torch.float32
     )
     assert values.tolist() == [[1.0, 7.0]]
+
+
+def test_torchaos_tensor_of_integers() -> None:
+    """Made by ``llmx.quantize.linear``."""
+    from torchao.quantization.quantize_.workflows.intx import intx_unpacked_to_int8_tensor as module
+
+    names = ["qdata", "scale", "zero_point", "target_dtype", "block_size", "dtype"]
+    found = list(inspect.signature(module.IntxUnpackedToInt8Tensor.__init__).parameters)
+    assert found[1:] == [*names, "activation_quantization"]
+    assert module.IntxUnpackedToInt8TensorActivationQuantization.INT8_ASYM_PER_TOKEN
 
 
 def test_custom_attention_operators() -> None:

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from llmx.checkpoint import IntegerWeight
+from llmx.model.ops import plain_ops
 from llmx.quantize.account import WeightRecord, import_notes
 from llmx.quantize.imported import ImportRules, OffsetLinear, import_embedding, kernel_form
 from llmx.quantize.load import load_weights
 from llmx.quantize.plan import Scheme
+from llmx.quantize.rounding import largest_value
 
 GENERATOR = torch.Generator().manual_seed(1)
 ROWS, WIDTH = 40, 64
@@ -47,7 +49,8 @@ def load(
         schemes,
         dtype=torch.float32,
         tied={},
-        hqq=False,
+        rounding=largest_value,
+        ops=plain_ops(kv_cache=False, fused_attention=False),
         imports=rules,
     )
     return record, model["part"]

@@ -102,12 +102,32 @@ class BackendDefaults:
         return {"default": Recipe("A KV cache and the weights as they are.", settings)}
 
     @default
-    def model_ops(self, job: ExportJob) -> ModelOps:
-        from llmx.model.ops import plain_ops
+    def check(self, job: ExportJob) -> None:
+        if job.backend.name is not None:
+            return
+        for key, instead in (("qmode", "8da4w"), ("embedding_quantize", "4,32")):
+            value = getattr(job.quantization, key)
+            if value is not None and value.startswith("torchao:"):
+                raise ConfigError(
+                    f"quantization.{key}={value} is for a backend with low-bit kernels",
+                    remedy=f"name one (see `llmx backends`), or use quantization.{key}={instead}",
+                )
 
-        return plain_ops(
+    @default
+    def model_ops(self, job: ExportJob) -> ModelOps:
+        import attrs
+
+        from llmx.model.ops import plain_ops
+        from llmx.quantize.embedding import QuantizedEmbedding
+        from llmx.quantize.linear import RowLinear
+
+        ops = plain_ops(
             kv_cache=job.model.use_kv_cache, fused_attention=job.model.use_sdpa_with_kv_cache
         )
+        if job.backend.name is not None:
+            return ops
+        # Nothing fuses torchao's operators then, and the runtime has no kernels for them.
+        return attrs.evolve(ops, quantized_linear=RowLinear, shared_table=QuantizedEmbedding)
 
     @default
     def partitioners(self, job: ExportJob) -> Sequence[Any]:

@@ -9,6 +9,7 @@ import attrs
 from attrs import field, frozen
 
 from llmx import ConfigError, Recipe, hookimpl
+from llmx_backend_xnnpack.modes import GROUP_MULTIPLE, check_quantization
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +69,7 @@ def recipes() -> Mapping[str, Recipe]:
 
 @hookimpl
 def check(job: ExportJob) -> None:
+    check_quantization(job)
     if job.quantization.qmode is not None and job.model.dtype_override != "fp32":
         raise ConfigError(
             f"XNNPACK has no {job.quantization.qmode} kernels for {job.model.dtype_override}",
@@ -85,6 +87,7 @@ def check(job: ExportJob) -> None:
 @hookimpl
 def model_ops(job: ExportJob) -> ModelOps:
     from llmx.model.ops import plain_ops
+    from llmx_backend_xnnpack.weight_only import quantized_linear
 
     ops = plain_ops(
         kv_cache=job.model.use_kv_cache, fused_attention=job.model.use_sdpa_with_kv_cache
@@ -93,7 +96,8 @@ def model_ops(job: ExportJob) -> ModelOps:
     # whole rows, and all of them fp32 activations.
     return attrs.evolve(
         ops,
-        group_multiple=32,
+        group_multiple=GROUP_MULTIPLE,
+        quantized_linear=quantized_linear,
         int8_groups=False,
         integer_linears=job.model.dtype_override == "fp32",
     )
@@ -101,14 +105,14 @@ def model_ops(job: ExportJob) -> ModelOps:
 
 @hookimpl
 def partitioners(job: ExportJob) -> Sequence[Any]:
-    from executorch.backends.xnnpack.partition import config as known
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
+    from llmx_backend_xnnpack.weight_only import operators
+
     chosen = job.backend.options
-    products = [known.LinearConfig, known.AddmmConfig, known.MMConfig]
     return [
         XnnpackPartitioner(
-            configs=None if chosen.extended_ops else products, enable_bf16=chosen.enable_bf16
+            configs=operators(extended=chosen.extended_ops), enable_bf16=chosen.enable_bf16
         )
     ]
 

@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmx.quantize.codes import pack
+
+BITS: Mapping[Any, int] = {getattr(torch, f"int{bits}"): bits for bits in (4, 8)}
+
 
 def named_data(module: nn.Module) -> Mapping[str, tuple[str, bytes]]:
     """Key and bytes of each datum that a payload may hold of ``module``, by what it is."""
@@ -23,16 +27,10 @@ def _entries(module: nn.Module) -> Iterator[tuple[str, str, bytes]]:
             yield name, hashlib.sha256(content).hexdigest(), content
             continue
         quantized: Any = parameter  # torchao's tensor type
-        packed = _raw(_nibbles(codes))
+        packed = _raw(pack(codes, BITS[quantized.target_dtype], "first low"))
         yield name, hashlib.sha256(packed).hexdigest(), packed
         scales = _raw(quantized.scale)
         yield f"{name} scale", f"scale_{hashlib.sha256(scales).hexdigest()}", scales
-
-
-def _nibbles(codes: Tensor) -> Tensor:
-    """[out, in] in -8 … 7 to [out, in / 2]: the even channel low, both shifted by 8."""
-    shifted = (codes + 8).to(torch.uint8)
-    return shifted[:, 0::2] | (shifted[:, 1::2] << 4)
 
 
 def _raw(tensor: Tensor) -> bytes:

@@ -25,13 +25,20 @@ _VALUES: tuple[tuple[tuple[str, ...], str, Any, str], ...] = (
     (("--backend",), "backend", str, "Backend that lowers the model, or none."),
     (("--dtype",), "model.dtype_override", click.Choice(("fp32", "fp16", "bf16")), "Float type."),
     (("--group-size",), "quantization.group_size", int, "Weights per quantization scale."),
+    (
+        ("--embedding-quantize",),
+        "quantization.embedding_quantize",
+        str,
+        "Bits and group of the embedding, e.g. 8,0.",
+    ),
     (("--max-seq-length",), "export.max_seq_length", int, "Longest input of one call, in tokens."),
     (("--max-context-length",), "export.max_context_length", int, "KV cache length, in tokens."),
     (("-o", "--output"), "export.output_dir", str, "Folder to write to."),
 )
 _SWITCHES = (
     ("--random-weights", "base.random_weights", "Export untrained weights."),
-    ("--verbose", "debug.verbose", "Show which operators were delegated."),
+    ("--shared-embedding", "model.use_shared_embedding", "One table for embedding and head."),
+    ("--verbose", "debug.verbose", "Show every weight, and which operators were delegated."),
 )
 _DENIALS = (
     ("--no-replicate", "export.replicate_layers", "Lower every layer by itself; takes minutes."),
@@ -42,10 +49,18 @@ QUANTIZE: dict[str, dict[str, Any]] = {
         "quantization.embedding_quantize": None,
         "quantization.group_size": None,
     },
-    "8da4w": {
-        "quantization.qmode": "8da4w",
-        "quantization.embedding_quantize": "4,32",
-        "quantization.group_size": None,
+    **{
+        qmode: {
+            "quantization.qmode": qmode,
+            "quantization.embedding_quantize": embedding,
+            "quantization.group_size": None,
+        }
+        for qmode, embedding in (
+            ("8da4w", "4,32"),
+            ("8da8w", "8,0"),
+            ("int8", "8,0"),
+            ("4w", "4,32"),
+        )
     },
 }
 EPILOG = "The selected backend's options are flags too; `llmx backends NAME` lists them."

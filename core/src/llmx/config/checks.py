@@ -13,12 +13,12 @@ from llmx.names import did_you_mean
 if TYPE_CHECKING:
     from llmx.config.schema import ExportJob, ExportOptions, ModelOptions, QuantizationOptions
 
-QMODES = ("8da4w",)
-LATER_QMODES = ("int8", "8da4w-gptq", "4w")
-LATER_QMODE_PATTERN = re.compile(r"torchao:(8da|fpa)([1-8])w")
+QMODES = ("8da4w", "8da8w", "int8", "4w")
+LATER_QMODES = ("8da4w-gptq",)
+LOW_BIT_QMODE = re.compile(r"torchao:(8da|fpa)([1-8])w")
 EMBEDDING_PATTERN = re.compile(r"(torchao:)?(\d+),\s*(\d+)")
-EMBEDDING_BITS = (4, 8)
-LATER_EMBEDDING_BITS = (2,)
+EMBEDDING_BITS = (2, 4, 8)
+LOW_BIT_EMBEDDING_BITS = range(1, 9)
 
 
 def check_job(job: ExportJob) -> None:
@@ -29,6 +29,7 @@ def check_job(job: ExportJob) -> None:
             _check_supported(section.name, options)
     _check_base(job)
     _check_model(job.model)
+    _check_shared_embedding(job)
     _check_lengths(job.export)
     _check_quantization(job.quantization)
 
@@ -66,6 +67,15 @@ def _check_model(model: ModelOptions) -> None:
         )
 
 
+def _check_shared_embedding(job: ExportJob) -> None:
+    if job.model.use_shared_embedding and job.quantization.embedding_quantize is None:
+        raise ConfigError(
+            "model.use_shared_embedding needs quantization.embedding_quantize,"
+            " which says what the one table is",
+            remedy="add quantization.embedding_quantize=8,0",
+        )
+
+
 def _check_lengths(export: ExportOptions) -> None:
     for name in ("max_seq_length", "max_context_length"):
         value = getattr(export, name)
@@ -91,16 +101,17 @@ def _check_quantization(quantization: QuantizationOptions) -> None:
             f"quantization.group_size {quantization.group_size} needs quantization.qmode",
             remedy=f"add quantization.qmode={QMODES[0]}, or leave the group size out",
         )
-    if quantization.group_size < 1:
+    if quantization.group_size < 0:
         raise ConfigError(
-            f"quantization.group_size is {quantization.group_size}; it must be at least 1 weight"
+            f"quantization.group_size is {quantization.group_size}",
+            remedy="use a number of weights, or 0 for one scale per row",
         )
 
 
 def _check_qmode(qmode: str) -> None:
-    if qmode in QMODES:
+    if qmode in QMODES or LOW_BIT_QMODE.fullmatch(qmode):
         return
-    if qmode in LATER_QMODES or LATER_QMODE_PATTERN.fullmatch(qmode):
+    if qmode in LATER_QMODES:
         raise ConfigError(
             f"quantization.qmode {qmode} is not supported yet", remedy=f"use {', '.join(QMODES)}"
         )
@@ -117,14 +128,9 @@ def _check_embedding(text: str) -> None:
             f"quantization.embedding_quantize {text!r} is not '<bits>,<group size>'",
             remedy="for example 4,32",
         )
-    bits = int(match[2])
-    if match[1] or bits in LATER_EMBEDDING_BITS:
+    allowed = LOW_BIT_EMBEDDING_BITS if match[1] else EMBEDDING_BITS
+    if int(match[2]) not in allowed:
         raise ConfigError(
-            f"quantization.embedding_quantize {text} is not supported yet",
-            remedy="use 4,<group size> or 8,<group size>",
-        )
-    if bits not in EMBEDDING_BITS:
-        raise ConfigError(
-            f"quantization.embedding_quantize {text}: an embedding cannot have {bits} bits",
-            remedy="use 4,<group size> or 8,<group size>",
+            f"quantization.embedding_quantize {text}: an embedding cannot have {match[2]} bits",
+            remedy=f"use {', '.join(map(str, allowed))} bits, for example 4,32",
         )

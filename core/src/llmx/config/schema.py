@@ -76,9 +76,8 @@ class ModelOptions:
     use_kv_cache: bool = option(False, "Keep keys and values of earlier tokens.")
     use_sdpa_with_kv_cache: bool = option(False, "Fused attention over the KV cache.")
     use_shared_embedding: bool = option(
-        False, "One quantized table for embedding and head.",
-        unsupported="leave it out; needs low-bit kernels",
-    )  # fmt: skip
+        False, "One quantized table for embedding and head, as embedding_quantize says."
+    )
     expand_rope_table: bool = option(
         False, "Rope tables expanded over the head dimension.",
         unsupported="leave it out; it changes no result",
@@ -146,17 +145,21 @@ class ExportOptions:
 class QuantizationOptions:
     """How weights become small."""
 
-    qmode: str | None = option(None, "Scheme of the linear layers: 8da4w, or none.")
-    group_size: int | None = option(None, "Weights per scale; none picks one that divides.")
-    embedding_quantize: str | None = option(None, "'<bits>,<group size>' of the embedding.")
+    qmode: str | None = option(
+        None, "Linear layers: 8da4w, 8da8w, int8, 4w, torchao:8da<bits>w, torchao:fpa<bits>w."
+    )
+    group_size: int | None = option(
+        None, "Weights per scale, 0 a whole row; none is 32 for few bits, and rows for 8."
+    )
+    embedding_quantize: str | None = option(
+        None, "'<bits>,<group size>' of the embedding; group 0 is a whole row."
+    )
     imported: Literal["auto", "keep", "requantize"] = option(
         "auto",
         "Integers of a quantized checkpoint: kept where kernels hold them in no more bits than "
         "asked for (auto), also at the price of more bytes (keep), or quantized anew (requantize).",
     )
-    use_hqq: bool = option(
-        True, "Refine scales by HQQ.", unsupported="leave it out; the scale search has no switch"
-    )
+    use_hqq: bool = option(True, "Refine the scales of linear layers by HQQ.")
     pt2e_quantize: str | None = option(
         None, "Quantizer of the backend, by name.", unsupported="use quantization.qmode"
     )

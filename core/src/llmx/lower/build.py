@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from attrs import frozen
@@ -11,21 +11,23 @@ from torch import Tensor, nn
 
 from llmx.checkpoint import IntegerWeight, WeightMap, apply_stored, plan
 from llmx.config import ExportJob
-from llmx.errors import CheckpointError
+from llmx.errors import CheckpointError, ConfigError
 from llmx.lower.source import Source
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.plugins import Plugins
 from llmx.progress import Stages
 from llmx.quantize.account import WeightRecord
+from llmx.quantize.codes import Rounding
 from llmx.quantize.imported import ImportRules
 from llmx.quantize.load import load_weights
-from llmx.quantize.plan import Scheme, plan_quantization
+from llmx.quantize.plan import Scheme, plan_quantization, planning_notes
 from llmx.quantize.random_weights import random_weights
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TIED = {"embedding.weight": "head.weight"}
 AUTO_OFFSET_BITS = 0.5
 """Offsets that add more bits per weight are kept on request only."""
+SHARED = {"embedding": "head"}
 
 
 @frozen
@@ -33,12 +35,16 @@ class Blueprint:
     """A model without weights, and everything that was decided about them before reading any."""
 
     model: nn.Module
+    ops: ModelOps
     dtype: torch.dtype
     shapes: Mapping[str, tuple[int, ...]]
     tied: Mapping[str, str]
+    shared: Mapping[str, str]
     schemes: Mapping[str, Scheme]
     imports: ImportRules
     tensors: Iterable[tuple[str, Tensor | IntegerWeight]]
+    notes: Sequence[str]
+    int8_activations: bool
 
 
 def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
@@ -46,7 +52,8 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
 
     Raises:
         CheckpointError: tensors are missing, left over or of the wrong shape.
-        ConfigError: a quantization that does not fit a layer.
+        ConfigError: a quantization that no layer can have, or a table that two layers are to
+            share which the checkpoint does not tie.
     """
     params, dtype = source.params, DTYPES[job.model.dtype_override]
     assert job.export.max_context_length is not None
@@ -59,26 +66,49 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     with torch.device("meta"):
         model = plugins.family.build_model(params=params, ops=ops, build=options)
     tied = TIED if params.tied_embeddings else {}
+    shared = SHARED if job.model.use_shared_embedding else {}
+    if shared and not tied:
+        raise ConfigError(
+            "model.use_shared_embedding: this model's embedding and head are different tables",
+            remedy="leave it out",
+        )
     shapes = {
         name: tuple(parameter.shape)
         for name, parameter in model.named_parameters()
         if name not in tied.values()
     }
-    schemes = plan_quantization(model, job.quantization, group_multiple=ops.group_multiple)
-    tensors = _tensors(source, plugins, shapes)
-    imports = import_rules(job.quantization.imported, ops)
-    return Blueprint(model.eval(), dtype, shapes, tied, schemes, imports, tensors)
+    schemes = plan_quantization(
+        model, job.quantization, group_multiple=ops.group_multiple, shared=shared
+    )
+    return Blueprint(
+        model=model.eval(),
+        ops=ops,
+        dtype=dtype,
+        shapes=shapes,
+        tied=tied,
+        shared=shared,
+        schemes=schemes,
+        imports=import_rules(job.quantization.imported, ops),
+        tensors=_tensors(source, plugins, shapes),
+        notes=list(planning_notes(model, job.quantization, schemes, shared)),
+        int8_activations=any(
+            scheme.activations == "int8" and isinstance(model.get_submodule(name), nn.Linear)
+            for name, scheme in schemes.items()
+        ),
+    )
 
 
-def fill(blueprint: Blueprint, stages: Stages, *, hqq: bool) -> list[WeightRecord]:
+def fill(blueprint: Blueprint, stages: Stages, rounding: Rounding) -> list[WeightRecord]:
     """Read, convert and quantize every weight, and account for it."""
     records = load_weights(
         blueprint.model,
         blueprint.tensors,
         blueprint.schemes,
+        ops=blueprint.ops,
         dtype=blueprint.dtype,
         tied=blueprint.tied,
-        hqq=hqq,
+        rounding=rounding,
+        shared=blueprint.shared,
         imports=blueprint.imports,
     )
     total = len({name.rpartition(".")[0] for name in blueprint.shapes}) + len(blueprint.tied)

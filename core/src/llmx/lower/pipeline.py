@@ -20,12 +20,13 @@ from llmx.lower.bundle import write_tokenizer
 from llmx.lower.layers import lower_layers
 from llmx.lower.methods import constant_methods
 from llmx.lower.program import finish
+from llmx.lower.shared_data import store_once
 from llmx.lower.source import context_notes, open_source, resolve_lengths
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
 from llmx.quantize.account import WeightRecord, import_notes
-from llmx.quantize.plan import INT8_ACTIVATION_MODES
+from llmx.quantize.rounding import rounding_for_linears
 from llmx.report.delegation import Delegation, count_delegation
 from llmx.report.manifest import (
     describe_model,
@@ -66,12 +67,15 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
             stages.note(note)
     with stages.stage("build model"):
         blueprint = draw(job, source, plugins)
+        for note in blueprint.notes:
+            stages.note(note)
     with ThreadPoolExecutor(1) as background, staged(folder) as scratch:
         hashes = background.submit(_hashes, source.checkpoint)
         with stages.stage("tokenizer"):
             tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
         with stages.stage("load and quantize"):
-            records = fill(blueprint, stages, hqq=job.quantization.use_hqq)
+            rounding = rounding_for_linears(hqq=job.quantization.use_hqq)
+            records = fill(blueprint, stages, rounding)
             for note in import_notes(records):
                 stages.note(note)
         methods = constant_methods(job, source.params, tokens)
@@ -80,7 +84,8 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
         _require_delegation(delegation, job)
         with stages.stage("emit program"):
             path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
-            program = _write_program(finish(edge, backend.program_config(job=job)), path)
+            emitted = finish(edge, backend.program_config(job=job))
+            program = _write_program(emitted, path, shared=bool(blueprint.shared))
         with stages.stage("check"):
             checks = _check(path, blueprint, records, source.params, job, plugins, stages)
         manifest = {
@@ -113,9 +118,13 @@ def _require_delegation(delegation: Delegation, job: ExportJob) -> None:
         )
 
 
-def _write_program(program: ExecutorchProgramManager, path: Path) -> Mapping[str, Any]:
+def _write_program(
+    program: ExecutorchProgramManager, path: Path, *, shared: bool
+) -> Mapping[str, Any]:
     with path.open("wb") as file:
         program.write_to_file(file)
+    if shared:
+        store_once(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
@@ -141,7 +150,7 @@ def _check(
         blueprint.model,
         bound=parity_bound(
             blueprint.dtype,
-            int8_activations=job.quantization.qmode in INT8_ACTIVATION_MODES
+            int8_activations=blueprint.int8_activations
             or any(each.kept and each.kind == "linear" for each in records),
         ),
         kv_cache=job.model.use_kv_cache,

@@ -16,6 +16,7 @@ class Attention(nn.Module):
         super().__init__()
         self.head_dim = params.head_dim
         width, kv_width = params.n_heads * self.head_dim, params.n_kv_heads * self.head_dim
+        self.width = width
         self.q_proj = nn.Linear(params.dim, width, bias=params.qkv_bias)
         self.k_proj = nn.Linear(params.dim, kv_width, bias=params.qkv_bias)
         self.v_proj = nn.Linear(params.dim, kv_width, bias=params.qkv_bias)
@@ -44,5 +45,5 @@ class Attention(nn.Module):
         k = apply_rope(self.k_norm(self._heads(self.k_proj(x))), cos, sin, self.rotate_half)
         v = self._heads(self.v_proj(x))
         attended = self.core(q, k, v, positions, start)
-        out: Tensor = self.o_proj(attended.reshape(1, -1, self.o_proj.in_features))
+        out: Tensor = self.o_proj(attended.reshape(1, -1, self.width))
         return out

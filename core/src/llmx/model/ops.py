@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import frozen
 from torch import nn
+
+if TYPE_CHECKING:
+    from llmx.quantize.codes import Codes
 
 
 @frozen(kw_only=True)
@@ -29,12 +33,18 @@ RotateHalfFactory = Callable[[int, int], nn.Module]
 AttentionFactory = Callable[[AttentionShape], nn.Module]
 """To a module (q [1, S, H, D], k [1, S, Hkv, D], v, positions [S], start) -> [1, S, H, D]."""
 
+QuantizedLinearFactory = Callable[[nn.Linear, "Codes"], nn.Module]
+"""(float layer, its rounded weight) to the layer that computes with it, see ``quantize.linear``."""
+
+SharedTableFactory = Callable[["Codes", torch.dtype], nn.Module]
+"""To an embedding that stores the bytes of ``quantized_linear`` for the same weight."""
+
 
 @frozen(kw_only=True)
 class ModelOps:
     """Flavours of the decoder's parts, and what the kernels ask of quantized weights.
 
-    ``group_multiple``: quantization groups must be a multiple of this many input channels.
+    ``group_multiple``: groups of less than 8 bits must be a multiple of this many input channels.
     ``int8_groups``: whether 8-bit weights may have several scales per row.
     ``integer_linears``: whether linear layers take integer weights with the model's float type.
     """
@@ -42,6 +52,8 @@ class ModelOps:
     norm: NormFactory
     rotate_half: RotateHalfFactory
     attention: AttentionFactory
+    quantized_linear: QuantizedLinearFactory
+    shared_table: SharedTableFactory
     group_multiple: int = 1
     int8_groups: bool = True
     integer_linears: bool = True
@@ -63,12 +75,20 @@ class BuildOptions:
 
 
 def plain_ops(*, kv_cache: bool, fused_attention: bool) -> ModelOps:
-    """Flavours in plain PyTorch, attention as the job asks."""
+    """Flavours in plain PyTorch, attention as the job asks; quantized weights as torchao's."""
     from llmx.model.kv_cache import CachedAttention, FusedCachedAttention, UncachedAttention
     from llmx.model.norm import RMSNorm
     from llmx.model.rope import RotateHalf
+    from llmx.quantize.embedding import table_as_kernels_read_it
+    from llmx.quantize.linear import affine_linear
 
     attention: AttentionFactory = UncachedAttention
     if kv_cache:
         attention = FusedCachedAttention if fused_attention else CachedAttention
-    return ModelOps(norm=RMSNorm, rotate_half=RotateHalf, attention=attention)
+    return ModelOps(
+        norm=RMSNorm,
+        rotate_half=RotateHalf,
+        attention=attention,
+        quantized_linear=affine_linear,
+        shared_table=table_as_kernels_read_it,
+    )

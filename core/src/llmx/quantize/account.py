@@ -23,6 +23,7 @@ class WeightRecord:
     the relative error ``|w - q| / |w|`` (Frobenius) that rounding made, 0 for float weights.
     ``stored`` is the checkpoint's own format where that is integers, else ``None``; ``obstacle``
     says why those could not stay as they are, ``None`` where they did.
+    ``shares`` names the module whose integers it uses; ``stored_bytes`` is what it adds to them.
     """
 
     name: str
@@ -32,6 +33,7 @@ class WeightRecord:
     group: int | None
     stored_bytes: int
     error: float = 0.0
+    shares: str | None = None
     stored: str | None = None
     obstacle: str | None = None
 
@@ -43,7 +45,8 @@ class WeightRecord:
 
 @frozen
 class WeightSummary:
-    """Totals over all modules; ``layers`` counts linears and embeddings."""
+    """Totals over all modules; ``layers`` counts linears and embeddings, ``elements`` shared
+    weights once."""
 
     layers: int
     quantized_layers: int
@@ -61,7 +64,7 @@ def summarize(records: Sequence[WeightRecord]) -> WeightSummary:
     return WeightSummary(
         layers=len(layers),
         quantized_layers=sum(each.group is not None for each in layers),
-        elements=sum(each.elements for each in records),
+        elements=sum(each.elements for each in records if each.shares is None),
         stored_bytes=sum(each.stored_bytes for each in records),
     )
 

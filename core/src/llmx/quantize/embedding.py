@@ -1,13 +1,15 @@
-"""Embedding tables in groups of few bits."""
+"""Embedding tables of few bits."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from llmx.quantize.plan import Scheme
+from llmx.quantize.codes import Codes, Order, pack
 
-ROWS = 4096
+LOOKUPS = {2: "embedding_2bit", 4: "embedding_4bit", 8: "embedding_byte"}
+ORDERS: dict[int, Order] = {2: "first low", 4: "first high", 8: "first low"}
+"""Where these operators expect the first of the codes in a byte."""
 
 
 def _operators() -> object:
@@ -23,11 +25,11 @@ def _operators() -> object:
 
 
 class QuantizedEmbedding(nn.Module):
-    """A table of unsigned or packed integers with one fp32 scale per group of a row.
+    """A table of integers, several in a byte, with one fp32 scale per group of a row.
 
-    ``weight`` is [vocab, dim] int8, or [vocab, dim / 2] uint8 with the even element in the high
-    nibble and both shifted by 8; ``scales`` is [vocab, dim / group], and so are ``zero_points``,
-    the (fractional) codes of the value 0, where they are not all 0.
+    ``weight`` is [vocab, dim * bits / 8], int8 for 8 bits and else uint8; ``scales`` is
+    [vocab, dim / group], and so are ``zero_points``, the (fractional) codes of the value 0, where
+    they are not all 0. A lookup gives ``dtype``.
     """
 
     weight: Tensor
@@ -36,20 +38,19 @@ class QuantizedEmbedding(nn.Module):
 
     def __init__(
         self,
-        weight: Tensor,
-        scales: Tensor,
-        scheme: Scheme,
+        codes: Codes,
         dtype: torch.dtype,
+        *,
+        order: Order | None = None,
         zero_points: Tensor | None = None,
     ) -> None:
         super().__init__()
+        bits = codes.scheme.bits
         self.dtype = dtype
-        self.low, self.high = -(1 << scheme.bits - 1), (1 << scheme.bits - 1) - 1
-        operators = _operators()
-        name = {4: "embedding_4bit", 8: "embedding_byte"}[scheme.bits]
-        self.lookup = getattr(operators, name).dtype
-        self.register_buffer("weight", weight)
-        self.register_buffer("scales", scales)
+        self.low, self.high = -(1 << bits - 1), (1 << bits - 1) - 1
+        self.lookup = getattr(_operators(), LOOKUPS[bits]).dtype
+        self.register_buffer("weight", pack(codes.values, bits, order or ORDERS[bits]))
+        self.register_buffer("scales", codes.scales.float())
         self.register_buffer("zero_points", zero_points)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -77,30 +78,24 @@ class QuantizedEmbedding(nn.Module):
         return out
 
 
-def quantize_embedding(table: Tensor, scheme: Scheme, dtype: torch.dtype) -> QuantizedEmbedding:
-    """Round a float table [vocab, dim] to ``scheme``, symmetrically around zero.
+class NeighboursSwapped(QuantizedEmbedding):
+    """A table of 4-bit codes whose bytes are those of most linear kernels: the first code low.
 
-    ``dtype`` is what a lookup returns. Works in blocks of rows, so that little beside the table
-    itself is held in float.
+    The lookup operator reads the two codes of a byte in the other order; they are put right
+    afterwards, in the few rows that were looked up.
     """
-    blocks = torch.split(table, ROWS)
-    weights, scales = zip(*(_round(rows, scheme) for rows in blocks), strict=True)
-    return QuantizedEmbedding(torch.cat(weights), torch.cat(scales), scheme, dtype)
+
+    def __init__(self, codes: Codes, dtype: torch.dtype) -> None:
+        super().__init__(codes, dtype, order="first low")
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [1, S] to [1, S, dim]."""
+        swapped = super().forward(tokens)
+        pairs = swapped.view(1, -1, swapped.shape[-1] // 2, 2)
+        return pairs.flip(-1).view(1, -1, swapped.shape[-1])
 
 
-def _round(rows: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    count, dim = rows.shape
-    limit = (1 << scheme.bits - 1) - 1
-    grouped = rows.float().view(count, dim // scheme.group, scheme.group)
-    # Half a step beyond the largest code: the extreme value rounds into range on both sides.
-    scales = (grouped.abs().amax(-1) / (limit + 0.5)).clamp_min(torch.finfo(torch.float32).tiny)
-    codes = (grouped / scales.unsqueeze(-1)).round().clamp(-limit - 1, limit).to(torch.int8)
-    return pack_codes(codes.view(count, dim), scheme), scales
-
-
-def pack_codes(codes: Tensor, scheme: Scheme) -> Tensor:
-    """int8 codes [vocab, dim] as ``QuantizedEmbedding`` stores them."""
-    if scheme.bits == 8:
-        return codes
-    shifted = (codes + 8).to(torch.uint8)
-    return (shifted[:, 0::2] << 4) | shifted[:, 1::2]
+def table_as_kernels_read_it(codes: Codes, dtype: torch.dtype) -> nn.Module:
+    """An embedding that keeps the bytes which a linear layer of the same codes has in a program."""
+    form = NeighboursSwapped if codes.scheme.bits == 4 else QuantizedEmbedding
+    return form(codes, dtype)

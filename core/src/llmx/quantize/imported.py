@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from attrs import frozen
@@ -18,27 +18,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llmx.checkpoint.integers import IntegerWeight
+from llmx.model.ops import QuantizedLinearFactory
 from llmx.quantize.account import WeightRecord, relative_error
-from llmx.quantize.embedding import QuantizedEmbedding, pack_codes
+from llmx.quantize.codes import Codes, scale_dtype
+from llmx.quantize.embedding import QuantizedEmbedding
 from llmx.quantize.plan import Scheme
 
 OFFSET_BITS = 32
 
 
-class OffsetLinear(nn.Linear):
+class OffsetLinear(nn.Module):
     """A quantized linear layer whose groups have offsets.
 
-    ``offsets`` is [out, groups]; ``ones`` [1, group] sums the inputs of each group.
+    ``product`` is the layer without them; ``offsets`` is [out, groups]; ``ones`` [1, group] sums
+    the inputs of each group.
     """
 
     ones: Tensor
 
-    def __init__(self, linear: nn.Linear, offsets: Tensor) -> None:
-        with torch.device("meta"):
-            super().__init__(linear.in_features, linear.out_features, bias=False)
-        self.weight, self.bias = linear.weight, linear.bias
+    def __init__(self, product: nn.Module, offsets: Tensor, group: int) -> None:
+        super().__init__()
+        self.product = product
         self.offsets = nn.Parameter(offsets, requires_grad=False)
-        group = linear.in_features // offsets.shape[1]
         self.register_buffer("ones", torch.ones(1, group, dtype=offsets.dtype), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class OffsetLinear(nn.Linear):
         # One inferred dimension, and a product for the sum: delegates take both.
         sums = functional.linear(x.reshape(*_one_inferred(lead), groups, group), self.ones)
         offset = functional.linear(sums.reshape(*_one_inferred(lead), groups), self.offsets)
-        out: Tensor = super().forward(x) + offset
+        out: Tensor = self.product(x) + offset
         return out
 
 
@@ -148,80 +149,74 @@ def kernel_form(weight: IntegerWeight) -> KernelForm:
 
 
 def import_module(
-    model: nn.Module, name: str, weight: IntegerWeight, dtype: torch.dtype
+    model: nn.Module,
+    name: str,
+    weight: IntegerWeight,
+    quantized_linear: QuantizedLinearFactory,
+    dtype: torch.dtype,
 ) -> WeightRecord:
     """Put ``weight`` into the module ``name``, which ``ImportRules`` found able to hold it.
 
     Args:
-        model: its module may be replaced by one with a place for offsets.
+        model: its module is replaced.
+        quantized_linear: the form that the kernels take.
         dtype: of activations.
     """
     module = model.get_submodule(name)
     made: nn.Module
     restored: Callable[[slice], Tensor]
     kind: Literal["linear", "embedding"]
-    bias = 0
+    scheme, bias = import_scheme(weight), 0
     if isinstance(module, nn.Linear):
-        linear = import_linear(module, weight, dtype)
-        made, kind, restored = linear, "linear", partial(_linear_rows, linear)
+        form = kernel_form(weight)
+        codes = Codes(form.codes, form.scales.to(scale_dtype(scheme)), scheme)
         bias = 0 if module.bias is None else module.bias.numel()
+        made = import_linear(module, codes, form.offsets, quantized_linear, dtype)
+        kind, restored = "linear", partial(_linear_rows, codes, form.offsets)
+        stored_bytes = weight.codes.numel() * scheme.bits // 8 + codes.scales.nbytes
+        if form.offsets is not None:
+            stored_bytes += form.offsets.numel() * dtype.itemsize
     else:
         table = import_embedding(weight, dtype)
         made, kind, restored = table, "embedding", table.rows
+        buffers = (table.weight, table.scales, table.zero_points)
+        stored_bytes = sum(each.nbytes for each in buffers if each is not None)
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, made)
-    scheme = import_scheme(weight)
     return WeightRecord(
         name=name,
         kind=kind,
         elements=weight.codes.numel() + bias,
         bits=scheme.bits,
         group=scheme.group,
-        stored_bytes=_bytes(made, scheme) + bias * dtype.itemsize,
+        stored_bytes=stored_bytes + bias * dtype.itemsize,
         error=relative_error(weight, restored),
         stored=weight.stored,
     )
 
 
-def _linear_rows(linear: nn.Linear, rows: slice) -> Tensor:
-    values: Tensor = linear.weight[rows].dequantize()
-    if isinstance(linear, OffsetLinear):
-        values = values + linear.offsets[rows].repeat_interleave(linear.ones.shape[1], dim=1)
+def _linear_rows(codes: Codes, offsets: Tensor | None, rows: slice) -> Tensor:
+    values = codes.dequantize(rows)
+    if offsets is not None:
+        values = values + offsets[rows].repeat_interleave(codes.scheme.group, dim=1)
     return values
 
 
-def _bytes(module: nn.Module, scheme: Scheme) -> int:
-    """Of codes, scales and offsets as the program stores them."""
-    if isinstance(module, QuantizedEmbedding):
-        buffers = (module.weight, module.scales, module.zero_points)
-        return sum(each.nbytes for each in buffers if each is not None)
-    weight: Any = module.weight
-    offsets = module.offsets.nbytes if isinstance(module, OffsetLinear) else 0
-    codes: int = weight.numel() * scheme.bits // 8
-    return codes + int(weight.scale.nbytes) + offsets
-
-
-def import_linear(linear: nn.Linear, weight: IntegerWeight, dtype: torch.dtype) -> nn.Linear:
+def import_linear(
+    linear: nn.Linear,
+    codes: Codes,
+    offsets: Tensor | None,
+    quantized_linear: QuantizedLinearFactory,
+    dtype: torch.dtype,
+) -> nn.Module:
     """``linear`` with these codes and int8 activations per token; biases stay."""
-    from torchao.quantization import IntxUnpackedToInt8Tensor
-    from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor import (
-        IntxUnpackedToInt8TensorActivationQuantization as Activations,
-    )
-
-    form = kernel_form(weight)
-    bits = container_bits(weight)
-    scales = form.scales.to(torch.bfloat16) if bits == 4 else form.scales
-    tensor = IntxUnpackedToInt8Tensor(
-        form.codes,
-        scales,
-        torch.zeros_like(scales, dtype=torch.int8),
-        getattr(torch, f"int{bits}"),
-        (1, weight.group),
-        dtype,
-        Activations.INT8_ASYM_PER_TOKEN,
-    )
-    linear.weight = nn.Parameter(tensor, requires_grad=False)
-    return linear if form.offsets is None else OffsetLinear(linear, form.offsets.to(dtype))
+    # What the layer computes in is read off its weight.
+    floats = torch.empty(linear.weight.shape, dtype=dtype, device="meta")
+    linear.weight = nn.Parameter(floats, requires_grad=False)
+    product = quantized_linear(linear, codes)
+    if offsets is None:
+        return product
+    return OffsetLinear(product, offsets.to(dtype), codes.scheme.group)
 
 
 def import_embedding(weight: IntegerWeight, dtype: torch.dtype) -> QuantizedEmbedding:
@@ -236,8 +231,8 @@ def import_embedding(weight: IntegerWeight, dtype: torch.dtype) -> QuantizedEmbe
         zero_points = -weight.offsets / scales
     else:
         codes = weight.codes
-    packed = pack_codes(codes.view(weight.shape), scheme)
-    return QuantizedEmbedding(packed, scales, scheme, dtype, zero_points=zero_points)
+    made = Codes(codes.view(weight.shape), scales, scheme)
+    return QuantizedEmbedding(made, dtype, zero_points=zero_points)
 
 
 def import_scheme(weight: IntegerWeight) -> Scheme:

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import torch
-from attrs import evolve
+from attrs import define, evolve, field
 from torch import Tensor, nn
 
 from llmx.checkpoint import IntegerWeight
+from llmx.model.ops import ModelOps
 from llmx.quantize.account import WeightRecord, relative_error
-from llmx.quantize.embedding import quantize_embedding
+from llmx.quantize.codes import Codes, Rounding
+from llmx.quantize.embedding import QuantizedEmbedding
 from llmx.quantize.imported import ALL_IMPORTS, ImportRules, import_module
-from llmx.quantize.linear import quantize_linear
 from llmx.quantize.plan import Scheme
+from llmx.quantize.rounding import half_a_step_beyond
 
 
 def load_weights(
@@ -22,9 +24,11 @@ def load_weights(
     tensors: Iterable[tuple[str, Tensor | IntegerWeight]],
     schemes: Mapping[str, Scheme],
     *,
+    ops: ModelOps,
     dtype: torch.dtype,
     tied: Mapping[str, str],
-    hqq: bool,
+    rounding: Rounding,
+    shared: Mapping[str, str] | None = None,
     imports: ImportRules = ALL_IMPORTS,
 ) -> Iterator[WeightRecord]:
     """Assign each (parameter name, tensor); quantize a module once it has all its parameters.
@@ -36,12 +40,15 @@ def load_weights(
         model: parameters on the meta device.
         tensors: every parameter except tied ones, shapes already checked.
         schemes: modules to quantize; the others keep ``dtype``.
+        ops: the forms that quantized weights take.
         dtype: float type of what is not quantized.
         tied: parameter name to the further one that takes the same values.
-        hqq: refine the scales of linear layers.
+        rounding: how linear layers are rounded.
+        shared: embedding to the linear layer that takes the same integers, by module name.
         imports: which integers of the checkpoint stay as they are; the others are expanded and
             treated like floats.
     """
+    quantizer = _Quantizer(model, schemes, ops, dtype, rounding, shared or {}, imports)
     integers: dict[str, IntegerWeight] = {}
     waiting = {
         name: {key for key, _ in module.named_parameters(recurse=False)}
@@ -63,74 +70,102 @@ def load_weights(
                 continue
             del waiting[owner]
             stored = integers.pop(owner, None)
-            scheme = schemes.get(owner)
             if stored is None:
-                yield _finish(model, owner, module, scheme, dtype, hqq)
+                yield quantizer.finish(owner, module)
             else:
-                yield _import(model, owner, stored, imports, scheme, dtype, hqq)
+                yield quantizer.take(owner, module, stored)
     if waiting:
         raise AssertionError(f"no weights came for {sorted(waiting)}")
 
 
-def _import(
-    model: nn.Module,
-    name: str,
-    stored: IntegerWeight,
-    rules: ImportRules,
-    scheme: Scheme | None,
-    dtype: torch.dtype,
-    hqq: bool,
-) -> WeightRecord:
-    """Keep the checkpoint's integers, or expand them and go on as with any other weight."""
-    module = model.get_submodule(name)
-    obstacle = rules.obstacle(module, stored, scheme)
-    if obstacle is None:
-        return import_module(model, name, stored, dtype)
-    module.weight = nn.Parameter(stored.dequantize().to(dtype), requires_grad=False)
-    record = _finish(model, name, module, scheme, dtype, hqq)
-    return evolve(record, stored=stored.stored, obstacle=obstacle)
+@define
+class _Quantizer:
+    model: nn.Module
+    schemes: Mapping[str, Scheme]
+    ops: ModelOps
+    dtype: torch.dtype
+    rounding: Rounding
+    shared: Mapping[str, str]
+    imports: ImportRules
+    tables: dict[str, tuple[str, Codes]] = field(factory=dict)
+    """By the linear layer that takes it too: a shared table, and the embedding that has it."""
+
+    def take(self, name: str, module: nn.Module, stored: IntegerWeight) -> WeightRecord:
+        """Keep the checkpoint's integers, or expand them and go on as with any other weight."""
+        obstacle = self.imports.obstacle(module, stored, self.schemes.get(name))
+        if name in self.shared or name in self.tables:
+            obstacle = "embedding and head are to share one table"
+        if obstacle is None:
+            return import_module(self.model, name, stored, self.ops.quantized_linear, self.dtype)
+        values = stored.dequantize().to(self.dtype)
+        module.weight = nn.Parameter(values, requires_grad=False)
+        record = self.finish(name, module)
+        return evolve(record, stored=stored.stored, obstacle=obstacle)
+
+    def finish(self, name: str, module: nn.Module) -> WeightRecord:
+        """Quantize a module that has its weights, if it is to be, and account for it."""
+        scheme = self.schemes.get(name)
+        elements = sum(each.numel() for each in module.parameters(recurse=False))
+        if scheme is None or not isinstance(module, nn.Linear | nn.Embedding):
+            return WeightRecord(
+                name=name,
+                kind=_kind(module),
+                elements=elements,
+                bits=self.dtype.itemsize * 8,
+                group=None,
+                stored_bytes=elements * self.dtype.itemsize,
+            )
+        original = module.weight.detach()
+        shares, codes = self.tables.pop(name, (None, None))
+        if codes is None:
+            codes = self._round(name, module, original, scheme)
+        quantized = self._install(name, module, codes)
+        parent, _, attribute = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), attribute, quantized)
+        bias = getattr(module, "bias", None)
+        return WeightRecord(
+            name=name,
+            kind=_kind(module),
+            elements=elements,
+            bits=scheme.bits,
+            group=scheme.group,
+            stored_bytes=_stored_bytes(quantized, codes, shared=shares is not None)
+            + (0 if bias is None else bias.numel() * self.dtype.itemsize),
+            error=relative_error(original, codes.dequantize),
+            shares=shares,
+        )
+
+    def _round(
+        self, name: str, module: nn.Linear | nn.Embedding, weight: Tensor, scheme: Scheme
+    ) -> Codes:
+        if name in self.shared:
+            # The linear layer is the more sensitive of the two: it decides how to round.
+            codes = self.rounding(weight, scheme)
+            self.tables[self.shared[name]] = name, codes
+            return codes
+        if isinstance(module, nn.Embedding):
+            return half_a_step_beyond(weight, scheme)
+        return self.rounding(weight, scheme)
+
+    def _install(self, name: str, module: nn.Linear | nn.Embedding, codes: Codes) -> nn.Module:
+        if isinstance(module, nn.Linear):
+            return self.ops.quantized_linear(module, codes)
+        if name in self.shared:
+            return self.ops.shared_table(codes, self.dtype)
+        return QuantizedEmbedding(codes, self.dtype)
 
 
-def _finish(
-    model: nn.Module,
-    name: str,
-    module: nn.Module,
-    scheme: Scheme | None,
-    dtype: torch.dtype,
-    hqq: bool,
-) -> WeightRecord:
-    elements = sum(each.numel() for each in module.parameters(recurse=False))
-    kind: Literal["linear", "embedding", "other"] = "other"
-    error = 0.0
-    stored = elements * dtype.itemsize
+def _kind(module: nn.Module) -> Literal["linear", "embedding", "other"]:
     if isinstance(module, nn.Linear):
-        kind = "linear"
-        if scheme is not None:
-            original = module.weight.detach()
-            quantize_linear(module, scheme, hqq=hqq)
-            error = relative_error(original, lambda rows: module.weight[rows].dequantize())
-            scale_bytes = 4 if scheme.group == module.in_features else 2
-            stored = _packed_bytes(original, scheme, scale_bytes)
-            stored += 0 if module.bias is None else module.bias.numel() * dtype.itemsize
-    elif isinstance(module, nn.Embedding):
-        kind = "embedding"
-        if scheme is not None:
-            original = module.weight.detach()
-            quantized = quantize_embedding(original, scheme, dtype)
-            error = relative_error(original, quantized.rows)
-            stored = _packed_bytes(original, scheme, 4)
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, quantized)
-    return WeightRecord(
-        name=name,
-        kind=kind,
-        elements=elements,
-        bits=dtype.itemsize * 8 if scheme is None else scheme.bits,
-        group=None if scheme is None else scheme.group,
-        stored_bytes=stored,
-        error=error,
-    )
+        return "linear"
+    return "embedding" if isinstance(module, nn.Embedding) else "other"
 
 
-def _packed_bytes(weight: Tensor, scheme: Scheme, scale_bytes: int) -> int:
-    return weight.numel() * scheme.bits // 8 + weight.numel() // scheme.group * scale_bytes
+def _stored_bytes(quantized: nn.Module, codes: Codes, *, shared: bool) -> int:
+    """Bytes of integers and scales in a program; ``shared``: those that the table lacks."""
+    looked_up = any(isinstance(each, QuantizedEmbedding) for each in quantized.modules())
+    scale_bytes = 4 if looked_up else codes.scales.element_size()
+    scales = codes.scales.numel() * scale_bytes
+    if shared:
+        return 0 if scale_bytes == 4 else scales
+    return codes.values.numel() * codes.scheme.bits // 8 + scales

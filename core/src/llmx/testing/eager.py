@@ -15,6 +15,7 @@ from llmx.model.ops import BuildOptions, plain_ops
 from llmx.model.params import DecoderParams
 from llmx.progress import Silent
 from llmx.quantize.load import load_weights
+from llmx.quantize.rounding import largest_value
 
 
 @frozen
@@ -61,7 +62,10 @@ def load_eager(
     converted = family.convert_weights(checkpoint=recorder, params=params)
     if isinstance(converted, WeightMap):
         converted = apply(plan(converted, recorder, shapes), recorder)
-    for _ in load_weights(model, converted, {}, dtype=torch.float32, tied=tied, hqq=False):
+    records = load_weights(
+        model, converted, {}, ops=ops, dtype=torch.float32, tied=tied, rounding=largest_value
+    )
+    for _ in records:
         pass
     return Loaded(checkpoint, params, model.eval(), frozenset(recorder.names))
 

@@ -1,0 +1,65 @@
+"""Choosing scales and rounding to them, one weight at a time and without data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmx.quantize.codes import Codes, Rounding, scale_dtype
+from llmx.quantize.plan import Scheme
+
+ROWS = 4096
+
+
+def rounding_for_linears(*, hqq: bool) -> Rounding:
+    """How linear layers are rounded: half-quadratic quantization, or each group's largest value."""
+    return half_quadratic if hqq else largest_value
+
+
+def largest_value(weight: Tensor, scheme: Scheme) -> Codes:
+    """Scales that put each group's largest value on the last code."""
+    return _by_torchao(weight, scheme, "AFFINE")
+
+
+def half_quadratic(weight: Tensor, scheme: Scheme) -> Codes:
+    """Scales refined by half-quadratic quantization (Badri & Shaji 2023)."""
+    return _by_torchao(weight, scheme, "HQQ_SCALE_ONLY")
+
+
+def _by_torchao(weight: Tensor, scheme: Scheme, algorithm: str) -> Codes:
+    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
+    from torchao.quantization.quantize_.workflows import IntxChooseQParamsAlgorithm
+
+    outputs, inputs = weight.shape
+    linear = nn.Linear(inputs, outputs, bias=False, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    config = Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=getattr(torch, f"int{scheme.bits}"),
+        weight_granularity=PerGroup(scheme.group),
+        weight_scale_dtype=scale_dtype(scheme),
+        intx_choose_qparams_algorithm=IntxChooseQParamsAlgorithm[algorithm],
+    )
+    quantize_(linear, config)
+    quantized: Any = linear.weight  # torchao's tensor type
+    return Codes(quantized.qdata, quantized.scale, scheme)
+
+
+def half_a_step_beyond(weight: Tensor, scheme: Scheme) -> Codes:
+    """Scales that put the largest value half a step beyond the last code.
+
+    It still rounds to that code, on both sides, and everything else is finer. Works in blocks of
+    rows, so that little beside the table itself is held in float.
+    """
+    parts = [_half_a_step_beyond(rows, scheme) for rows in torch.split(weight, ROWS)]
+    values, scales = zip(*parts, strict=True)
+    return Codes(torch.cat(values), torch.cat(scales), scheme)
+
+
+def _half_a_step_beyond(rows: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    limit = (1 << scheme.bits - 1) - 1
+    grouped = rows.float().view(len(rows), -1, scheme.group)
+    scales = (grouped.abs().amax(-1) / (limit + 0.5)).clamp_min(torch.finfo(torch.float32).tiny)
+    codes = (grouped / scales.unsqueeze(-1)).round().clamp(-limit - 1, limit).to(torch.int8)
+    return codes.view_as(rows), scales
