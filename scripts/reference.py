@@ -21,6 +21,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PART = re.compile(r"(<!-- begin: (?P<name>\S+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 PARTS: Mapping[str, Callable[[], str]] = {
     "options": config_reference.sections,
+    "torchao": lambda: config_reference.backend_table("torchao"),
     "xnnpack": lambda: config_reference.backend_table("xnnpack"),
     "commands": cli_reference.commands,
     "families": families_reference.families,

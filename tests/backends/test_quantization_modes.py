@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from attrs import frozen
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from llmx import Artifact, ConfigError, ExportJob
 from llmx.plugins import load
 from llmx.run.runtime import ProgramMethod
 
 SHARED = {"use_shared_embedding": True}
+CONFIG = {"vocab_size": 640, "num_hidden_layers": 1}
 BIASES = {"attention_bias": True}
 MODES: dict[str, dict[str, Any]] = {
     "8da8w": {"qmode": "8da8w", "embedding_quantize": "8,0", "use_hqq": False, **SHARED},
@@ -47,7 +50,7 @@ class Exported:
 @pytest.fixture(scope="module", params=MODES.values(), ids=MODES.keys())
 def exported(request: pytest.FixtureRequest, tiny_export: Any, eager: Any) -> Exported:
     options = dict(request.param)
-    config = {"vocab_size": 640, "num_hidden_layers": 1, **options.pop("config", {})}
+    config = {**CONFIG, **options.pop("config", {})}
     artifact = tiny_export(config=config, **options)
     return Exported(artifact, eager(artifact), request.param)
 
@@ -133,3 +136,22 @@ class TestRefusals:
         untied = {"tie_word_embeddings": False}
         with pytest.raises(ConfigError, match="embedding and head are different tables"):
             tiny_export(config=untied, embedding_quantize="8,0", **SHARED)
+
+
+def test_the_stock_runner_loads_a_table_that_is_stored_once(
+    tiny_export: Any, tmp_path: Path
+) -> None:
+    """It maps the file's segments itself, unlike the runtime of the tests above."""
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+    from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
+
+    artifact = tiny_export(config=CONFIG, **MODES["8da4w"])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({byte: at for at, byte in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    pieces: list[str] = []
+    runner = TextLLMRunner(str(artifact.program), str(tmp_path / "tokenizer.json"))
+    runner.generate("hello", GenerationConfig(max_new_tokens=4, temperature=0.0), pieces.append)
+    assert pieces

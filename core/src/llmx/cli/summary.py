@@ -13,6 +13,7 @@ from rich.table import Table
 
 from llmx.artifact import Artifact
 from llmx.cli.console import table
+from llmx.cli.weights_table import weights_table
 
 MEGA = 1e6
 
@@ -20,7 +21,7 @@ MEGA = 1e6
 def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> None:
     """Print size, quantization, delegation, context and checks of a fresh artifact.
 
-    ``verbose`` adds the table of operators.
+    ``verbose`` adds the tables of weights and of operators.
     """
     manifest = artifact.manifest
     grid = Table.grid(padding=(0, 2))
@@ -30,6 +31,8 @@ def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> Non
         grid.add_row(heading, escape(text))
     console.print(grid)
     if verbose:
+        console.print()
+        console.print(weights_table(manifest["weights"]["modules"]))
         console.print()
         console.print(operator_table(manifest["delegation"]))
 

@@ -191,7 +191,7 @@ class DebugOptions:
     """What to show and keep for people who look inside."""
 
     generate_full_logits: bool = option(False, "Logits of every token, not of the last only.")
-    verbose: bool = option(False, "Show which operators were delegated.")
+    verbose: bool = option(False, "Show every weight, and which operators were delegated.")
     profile_memory: bool = option(
         False, "Trace of activation memory.", unsupported="stage peaks are reported anyway"
     )

@@ -81,7 +81,8 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
         methods = constant_methods(job, source.params, tokens)
         edge = lower_layers(blueprint.model, job, backend, methods, stages)
         delegation = count_delegation(edge.exported_program().graph_module)
-        _require_delegation(delegation, job)
+        if backend.partitioners(job=job):
+            _require_delegation(delegation, job)
         with stages.stage("emit program"):
             path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
             emitted = finish(edge, backend.program_config(job=job))
@@ -111,7 +112,7 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
 
 
 def _require_delegation(delegation: Delegation, job: ExportJob) -> None:
-    if job.backend.name is not None and delegation.subgraphs == 0:
+    if delegation.subgraphs == 0:
         raise LoweringError(
             f"{job.backend.name} took over no part of the model",
             remedy=f"see `llmx backends {job.backend.name}` for options, or use --backend none",

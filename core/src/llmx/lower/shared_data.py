@@ -149,7 +149,8 @@ def _copies(data: mmap, layout: _Layout, at_least: int) -> Iterator[tuple[int, i
     """(segment of a named datum, offset of the constant with the same bytes)."""
     for index in dict.fromkeys(layout.named):
         segment = layout.segments[index]
-        if segment.size < at_least:
+        stored_once = any(offset == segment.offset for offset, _ in layout.constants)
+        if segment.size < at_least or stored_once:
             continue
         start = layout.base + segment.offset
         wanted = data[start : start + segment.size]

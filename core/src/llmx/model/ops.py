@@ -36,14 +36,15 @@ AttentionFactory = Callable[[AttentionShape], nn.Module]
 QuantizedLinearFactory = Callable[[nn.Linear, "Codes"], nn.Module]
 """(float layer, its rounded weight) to the layer that computes with it, see ``quantize.linear``."""
 
-SharedTableFactory = Callable[["Codes", torch.dtype], nn.Module]
-"""To an embedding that stores the bytes of ``quantized_linear`` for the same weight."""
+QuantizedEmbeddingFactory = Callable[["Codes", torch.dtype], nn.Module]
+"""(rounded table, type of a row) to an embedding, see ``quantize.embedding``."""
 
 
 @frozen(kw_only=True)
 class ModelOps:
     """Flavours of the decoder's parts, and what the kernels ask of quantized weights.
 
+    ``shared_table``: an embedding that keeps the bytes of ``quantized_linear`` for its weight.
     ``group_multiple``: groups of less than 8 bits must be a multiple of this many input channels.
     ``int8_groups``: whether 8-bit weights may have several scales per row.
     ``integer_linears``: whether linear layers take integer weights with the model's float type.
@@ -53,7 +54,8 @@ class ModelOps:
     rotate_half: RotateHalfFactory
     attention: AttentionFactory
     quantized_linear: QuantizedLinearFactory
-    shared_table: SharedTableFactory
+    quantized_embedding: QuantizedEmbeddingFactory
+    shared_table: QuantizedEmbeddingFactory
     group_multiple: int = 1
     int8_groups: bool = True
     integer_linears: bool = True
@@ -79,7 +81,7 @@ def plain_ops(*, kv_cache: bool, fused_attention: bool) -> ModelOps:
     from llmx.model.kv_cache import CachedAttention, FusedCachedAttention, UncachedAttention
     from llmx.model.norm import RMSNorm
     from llmx.model.rope import RotateHalf
-    from llmx.quantize.embedding import table_as_kernels_read_it
+    from llmx.quantize.embedding import QuantizedEmbedding, table_as_kernels_read_it
     from llmx.quantize.linear import affine_linear
 
     attention: AttentionFactory = UncachedAttention
@@ -90,5 +92,6 @@ def plain_ops(*, kv_cache: bool, fused_attention: bool) -> ModelOps:
         rotate_half=RotateHalf,
         attention=attention,
         quantized_linear=affine_linear,
+        quantized_embedding=QuantizedEmbedding,
         shared_table=table_as_kernels_read_it,
     )

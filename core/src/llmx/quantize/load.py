@@ -152,7 +152,7 @@ class _Quantizer:
             return self.ops.quantized_linear(module, codes)
         if name in self.shared:
             return self.ops.shared_table(codes, self.dtype)
-        return QuantizedEmbedding(codes, self.dtype)
+        return self.ops.quantized_embedding(codes, self.dtype)
 
 
 def _kind(module: nn.Module) -> Literal["linear", "embedding", "other"]:
