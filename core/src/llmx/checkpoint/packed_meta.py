@@ -3,7 +3,7 @@
 ``X.weight`` is int8 [out, in] and ``X.scales`` holds one scale per group of a row, or one per
 row; ``X.zeros`` are all 0. Layers have 4-bit codes in groups, the head and the embedding 8-bit
 codes per row.
-Source: https://github.com/meta-llama/llama-models/blob/main/models/llama3_2/MODEL_CARD.md
+Source: SpinQuant (https://arxiv.org/abs/2405.16406) and the layout of the files themselves.
 """
 
 from __future__ import annotations
