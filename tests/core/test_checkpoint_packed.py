@@ -1,10 +1,10 @@
-"""Packed checkpoints: GPTQ, AWQ, torchao and Meta's, read as the model before quantization."""
+"""Packed checkpoints: GPTQ, AWQ and torchao, read as the model before quantization."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -198,44 +198,16 @@ class TestTorchao:
             open_checkpoint(str(tmp_path))
 
 
-class TestMeta:
-    PARAMS: ClassVar = {"dim": 64, "n_layers": 1, "n_heads": 4, "vocab_size": 40, "multiple_of": 32,
-              "quantization_args": {"group_size": 32}, "lora_args": {"rank": 4}}  # fmt: skip
-
-    def save(self, folder: Path, extra: dict[str, Tensor]) -> Checkpoint:
-        (folder / "params.json").write_text(json.dumps(self.PARAMS))
-        torch.save({"tok_embeddings.weight": torch.ones(40, 64), **extra}, folder / "model.pth")
-        return open_checkpoint(str(folder / "model.pth"))
-
-    @pytest.mark.parametrize(("top", "bits"), [(8, 4), (128, 8)])
-    def test_weights_are_codes_times_scales(self, tmp_path: Path, top: int, bits: int) -> None:
-        codes = torch.randint(-top, top, (OUT, IN), dtype=torch.int8, generator=GENERATOR)
-        scales = torch.rand(OUT, IN // GROUP, generator=GENERATOR)
-        name = "layers.0.attention.wq"
-        parts = {f"{name}.weight": codes, f"{name}.scales": scales,
-                 f"{name}.zeros": torch.zeros_like(scales)}  # fmt: skip
-        checkpoint = self.save(tmp_path, parts)
-        expected = codes * scales.repeat_interleave(GROUP, 1)
-        assert torch.equal(checkpoint.read(f"{name}.weight"), expected)
-        assert integers(checkpoint, f"{name}.weight").bits == bits
-        assert f"{name}.scales" not in checkpoint.tensors
-
-    def test_one_scale_per_row_may_lack_its_dimension(self, tmp_path: Path) -> None:
-        codes = torch.randint(-128, 128, (40, 64), dtype=torch.int8, generator=GENERATOR)
-        scales = torch.rand(40, generator=GENERATOR)
-        checkpoint = self.save(tmp_path, {"output.weight": codes, "output.scales": scales})
-        assert torch.equal(checkpoint.read("output.weight"), codes * scales.unsqueeze(1))
-
-    def test_zero_points_are_refused(self, tmp_path: Path) -> None:
-        codes = torch.ones(OUT, IN, dtype=torch.int8)
-        parts = {"output.weight": codes, "output.scales": torch.ones(OUT),
-                 "output.zeros": torch.ones(OUT)}  # fmt: skip
-        with pytest.raises(CheckpointError, match=r"output\.zeros are not 0"):
-            self.save(tmp_path, parts).read("output.weight")
-
-    def test_integers_without_scales_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match=r"without output\.scales"):
-            self.save(tmp_path, {"output.weight": torch.ones(OUT, IN, dtype=torch.int8)})
+@pytest.mark.parametrize("parts", [("weight", "scales"), ("weight",)], ids=" and ".join)
+def test_integers_of_meta_are_refused(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """Rotated ones look like any other in their tensors."""
+    params = {"dim": 64, "n_layers": 1, "n_heads": 4, "vocab_size": 40, "multiple_of": 32}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    tensors = {"weight": torch.ones(40, 64, dtype=torch.int8), "scales": torch.ones(40)}
+    stored = {f"output.{part}": tensors[part] for part in parts}
+    torch.save({"tok_embeddings.weight": torch.ones(40, 64), **stored}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"output\.weight is stored as int8.*SpinQuant"):
+        open_checkpoint(str(tmp_path / "model.pth"))
 
 
 def test_other_methods_are_refused_by_name(tmp_path: Path) -> None:

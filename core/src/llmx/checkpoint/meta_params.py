@@ -59,10 +59,8 @@ ABOUT_RUNNING = (
     "eos_count",
     "model_architecture",
     "kv_io_bit_width",
-    "quantization_args",
-    "lora_args",
 )
-"""Keys that do not describe the weights' shapes; tensors and the job's options tell these."""
+"""Keys that do not describe the weights; the job's own options decide these."""
 
 PLAIN = {
     "norm_type": "rmsnorm",
