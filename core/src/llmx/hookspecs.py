@@ -1,9 +1,8 @@
 """The seam between llmx and its plugins: every hook, with when it is called and what it gives.
 
 A *family* plugin (entry-point group ``llmx.families``) brings one model family, a *backend* plugin
-(group ``llmx.backends``) one way to lower it. A plugin is any module or object with functions of
-these names marked ``@llmx.hookimpl``; they may take fewer arguments than the hook.
-Listings import plugin modules too: import torch inside the functions, not at the top.
+(``llmx.backends``) one way to lower it: a module or object with functions of these names marked
+``@llmx.hookimpl``, which may take fewer arguments. Import torch inside: listings load them too.
 """
 
 from __future__ import annotations

@@ -47,8 +47,7 @@ def check_quantization(job: ExportJob) -> None:
 
 def _check_shared_table(embedding: str) -> None:
     bits, group = (int(part) for part in embedding.split(","))
-    fits = bits == 4 if group % GROUP_MULTIPLE == 0 else False
-    if (bits == 8 and group == 0) or fits:
+    if (bits, group) == (8, 0) or (bits == 4 and group % GROUP_MULTIPLE == 0):
         return
     raise ConfigError(
         f"model.use_shared_embedding with quantization.embedding_quantize={embedding}: "

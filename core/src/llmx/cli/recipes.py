@@ -34,10 +34,10 @@ def command(backend: str | None, as_json: bool) -> None:
     elif backend is None:
         _list(recipes)
     else:
-        show_recipes(recipes[backend])
+        _show(recipes[backend])
 
 
-def show_recipes(recipes: Mapping[str, Recipe]) -> None:
+def _show(recipes: Mapping[str, Recipe]) -> None:
     """Each recipe with its purpose and its settings, one per line."""
     from rich.markup import escape
 

@@ -181,8 +181,7 @@ def import_module(
         made, kind, restored = table, "embedding", table.rows
         buffers = (table.weight, table.scales, table.zero_points)
         stored_bytes = sum(each.nbytes for each in buffers if each is not None)
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, made)
+    model.set_submodule(name, made)
     return WeightRecord(
         name=name,
         kind=kind,

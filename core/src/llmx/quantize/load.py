@@ -120,8 +120,7 @@ class _Quantizer:
         if codes is None:
             codes = self._round(name, module, original, scheme)
         quantized = self._install(name, module, codes)
-        parent, _, attribute = name.rpartition(".")
-        setattr(self.model.get_submodule(parent), attribute, quantized)
+        self.model.set_submodule(name, quantized)
         bias = getattr(module, "bias", None)
         return WeightRecord(
             name=name,
