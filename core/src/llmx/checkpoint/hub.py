@@ -21,6 +21,7 @@ from llmx.checkpoint.hub_files import (
     choose_index,
     choose_weights,
 )
+from llmx.checkpoint.hub_resume import can_resume, fetch, has_digest
 from llmx.errors import CheckpointError
 from llmx.progress import Progress, Silent
 
@@ -98,11 +99,16 @@ class _Snapshot:
 
     def get(self, name: str, report: Callable[[int], None] = lambda _: None) -> Path:
         """One file, from the cache or downloaded and verified; ``report`` is told of bytes."""
-        was_cached = self._is_cached(name)
-        path = self._download(name, report)
-        if not was_cached:
-            _verify(path, self.files[name])
-        return path
+        if self._is_cached(name):
+            return self._download(name, report)
+        file = self.files[name]
+        if not can_resume(file):
+            path = self._download(name, report)
+            _verify(path, file)
+            return path
+        if not fetch(self.repo_id, self.commit, file, _reporting_bar(report), report):
+            raise _damaged(name)
+        return self._download(name, report)
 
     def _is_cached(self, name: str) -> bool:
         from huggingface_hub import try_to_load_from_cache
@@ -176,17 +182,18 @@ def _verify(path: Path, file: RepoSibling) -> None:
         digest.update(f"blob {path.stat().st_size}\0".encode())
     else:
         return
-    with path.open("rb") as content:
-        while chunk := content.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    if not has_digest(path, digest, expected):
         # Out of the cache with it, both the content and the name that points there.
         path.resolve().unlink()
         path.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{file.rfilename} arrived damaged: its checksum is not the one that the hub lists",
-            remedy="Run the command again; if it happens again, something between alters files.",
-        )
+        raise _damaged(file.rfilename)
+
+
+def _damaged(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name} arrived damaged: its checksum is not the one that the hub lists",
+        remedy="Run the command again; if it happens again, something between alters files.",
+    )
 
 
 def _reporting_bar(report: Callable[[int], None]) -> type:
@@ -242,7 +249,7 @@ def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
     except OSError as error:
         raise CheckpointError(
             f"{repo_id} could not be downloaded: {str(error).splitlines()[0]}",
-            remedy="Run the command again; files that are complete are not fetched twice.",
+            remedy="Run the command again; it goes on where this one stopped.",
         ) from error
 
 
