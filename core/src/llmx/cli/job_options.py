@@ -20,6 +20,7 @@ _VALUES: tuple[tuple[tuple[str, ...], str, Any, str], ...] = (
     (("--checkpoint",), "base.checkpoint", str, "Path or hub id of the weights."),
     (("--revision",), "base.revision", str, "Branch, tag or commit of a hub download."),
     (("--params",), "base.params", str, "JSON file with the model's parameters."),
+    (("--adapter",), "base.lora_config", str, "LoRA adapter to merge, as PEFT saves it."),
     (("--tokenizer",), "base.tokenizer_path", str, "Tokenizer file."),
     (("--metadata",), "base.metadata", str, "Constant methods to add, as JSON."),
     (("--backend",), "backend", str, "Backend that lowers the model, or none."),

@@ -11,6 +11,7 @@ from llmx.errors import ConfigError
 from llmx.names import did_you_mean
 
 if TYPE_CHECKING:
+    from llmx.config.adapter import Adapter
     from llmx.config.schema import ExportJob, ExportOptions, ModelOptions, QuantizationOptions
 
 QMODES = ("8da4w", "8da8w", "int8", "4w")
@@ -48,6 +49,17 @@ def _check_base(job: ExportJob) -> None:
         raise ConfigError(
             f"base.random_weights contradicts base.checkpoint {job.base.checkpoint}",
             remedy="leave one of them out",
+        )
+    if job.base.lora_config is not None:
+        _check_adapter(job.base.lora_config)
+
+
+def _check_adapter(adapter: Adapter) -> None:
+    if adapter.adapter_quant is not None:
+        raise ConfigError(
+            f"base.lora_config.adapter_quant={adapter.adapter_quant}: the adapter is merged into "
+            "the weights, which have the model's own types",
+            remedy="leave it out",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from llmx.config.adapter import Adapter
 from llmx.config.schema import ExportJob
 from llmx.errors import ConfigError, PluginError
 from llmx.names import did_you_mean
@@ -58,6 +59,7 @@ class Key:
             str: "text",
             list[int]: "a list of whole numbers",
             list[str]: "a list of texts",
+            Adapter: "a path or a mapping",
         }
         expected = words.get(self.type, "a mapping" if _is_mapping(self.type) else "a list")
         if self.choices:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import attrs
 from attrs import field, frozen
 
+from llmx.config.adapter import Adapter, parse_adapter
 from llmx.config.checks import check_job
 from llmx.config.metadata import Metadata, parse_metadata
 
@@ -49,9 +50,10 @@ class BaseOptions:
         None, "Constant methods to add to the program: JSON text or a mapping.",
         converter=parse_metadata,
     )  # fmt: skip
-    lora_config: Mapping[str, Any] | None = option(
-        None, "LoRA adapter.", unsupported="merge the adapter into the checkpoint first"
-    )
+    lora_config: Adapter | None = option(
+        None, "LoRA adapter to merge: a path, or a mapping as in the older tool.",
+        converter=parse_adapter,
+    )  # fmt: skip
     use_lora: int = option(
         0, "Rank of the adapter of a QAT checkpoint.", unsupported="use a plain checkpoint"
     )

@@ -11,6 +11,7 @@ import cattrs
 import yaml
 from attrs import frozen
 
+from llmx.config.adapter import Adapter, parse_adapter
 from llmx.config.keys import Key
 from llmx.config.metadata import Metadata, parse_metadata
 from llmx.errors import ConfigError
@@ -98,6 +99,8 @@ def structure(key: Key, given: Given) -> Any:
         return None
     if key.type == Metadata:
         return parse_metadata(None if given.is_null else given.value)
+    if key.type is Adapter:
+        return parse_adapter(given.value if given.text is None else given.text)
     value = given.value
     if given.text is not None and (key.type is str or given.text in key.choices):
         value = given.text

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from llmx.checkpoint import IntegerWeight, WeightMap, apply_stored, plan
 from llmx.config import ExportJob
 from llmx.errors import CheckpointError, ConfigError
+from llmx.lower.adapter import merged
 from llmx.lower.source import Source
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.plugins import Plugins
@@ -80,6 +81,9 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     schemes = plan_quantization(
         model, job.quantization, group_multiple=ops.group_multiple, shared=shared
     )
+    tensors = _tensors(source, plugins, shapes)
+    if source.adapter is not None:
+        tensors = merged(tensors, source.adapter, plugins.family, params, shapes)
     return Blueprint(
         model=model.eval(),
         ops=ops,
@@ -89,7 +93,7 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
         shared=shared,
         schemes=schemes,
         imports=import_rules(job.quantization.imported, ops),
-        tensors=_tensors(source, plugins, shapes),
+        tensors=tensors,
         notes=list(planning_notes(model, job.quantization, schemes, shared)),
         int8_activations=any(
             scheme.activations == "int8" and isinstance(model.get_submodule(name), nn.Linear)

@@ -21,7 +21,7 @@ from llmx.lower.layers import lower_layers
 from llmx.lower.methods import constant_methods
 from llmx.lower.program import finish
 from llmx.lower.shared_data import store_once
-from llmx.lower.source import context_notes, open_source, resolve_lengths
+from llmx.lower.source import Source, context_notes, open_source, resolve_lengths
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
@@ -63,6 +63,9 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
         source = open_source(job.base, family, stages.display)
         tokens = family.token_ids(checkpoint=source.checkpoint)
         job = resolve_lengths(job, source.params)
+        if source.adapter is not None:
+            changed = len(source.adapter.tensors)
+            stages.note(f"{source.adapter.source} is merged into {changed} of the model's weights")
         for note in context_notes(job, source.params):
             stages.note(note)
     with stages.stage("build model"):
@@ -70,7 +73,7 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
         for note in blueprint.notes:
             stages.note(note)
     with ThreadPoolExecutor(1) as background, staged(folder) as scratch:
-        hashes = background.submit(_hashes, source.checkpoint)
+        hashes = background.submit(_hashes, source)
         with stages.stage("tokenizer"):
             tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
         with stages.stage("load and quantize"):
@@ -94,7 +97,7 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
             "size": job.base.size,
             "versions": versions(plugins),
             "config": job.to_dict(),
-            "source": describe_source(job, source.checkpoint, hashes.result()),
+            "source": describe_source(source.checkpoint, source.adapter, hashes.result()),
             "model": describe_model(source.params, tokens, blueprint.dtype.itemsize),
             "program": program,
             "tokenizer": None if tokenizer is None else tokenizer.name,
@@ -170,8 +173,14 @@ def _check(
     return checks
 
 
-def _hashes(checkpoint: Checkpoint | None) -> Mapping[str, str]:
-    return {} if checkpoint is None else source_hashes(checkpoint)
+def _hashes(source: Source) -> Mapping[str, str]:
+    opened = (source.checkpoint, source.adapter)
+    return {
+        name: digest
+        for each in opened
+        if each is not None
+        for name, digest in source_hashes(each).items()
+    }
 
 
 def _chat_template(checkpoint: Checkpoint | None, plugins: Plugins) -> str | None:

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from llmx.checkpoint import Checkpoint
 from llmx.checkpoint.companions import read_companions
+from llmx.checkpoint.lora import open_lora
 from llmx.config import BaseOptions, ExportJob
 from llmx.detect import refuse_mismatch
 from llmx.errors import CheckpointError, ConfigError
@@ -21,13 +22,23 @@ AUTOMATIC_CONTEXT = 2048
 
 @frozen
 class Source:
-    """An open checkpoint (``None`` for random weights) and the parameters that hold for it."""
+    """An open checkpoint (``None`` for random weights) and the parameters that hold for it.
+
+    ``adapter`` is what a LoRA adds to the weights, if one is asked for.
+    """
 
     checkpoint: Checkpoint | None
     params: DecoderParams
+    adapter: Checkpoint | None = None
 
 
 def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> Source:
+    """Open the checkpoint and the adapter; see ``open_lora`` for the latter's errors."""
+    adapter = None if base.lora_config is None else open_lora(base.lora_config)
+    return attrs.evolve(_open_model(base, family, progress), adapter=adapter)
+
+
+def _open_model(base: BaseOptions, family: FamilySpec, progress: Progress) -> Source:
     """Open the checkpoint, or download it, and settle the parameters.
 
     A parameter file wins over the checkpoint's own configuration, which wins over the published

@@ -10,7 +10,6 @@ import attrs
 
 import llmx
 from llmx.checkpoint import Checkpoint, TokenIds
-from llmx.config import ExportJob
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins
 from llmx.progress import StageRecord
@@ -35,15 +34,14 @@ def versions(plugins: Plugins) -> dict[str, str]:
 
 
 def describe_source(
-    job: ExportJob, checkpoint: Checkpoint | None, hashes: Mapping[str, str]
+    checkpoint: Checkpoint | None, adapter: Checkpoint | None, hashes: Mapping[str, str]
 ) -> dict[str, Any]:
     """Where the weights came from."""
-    if checkpoint is None:
-        return {"checkpoint": None, "random_weights": True, "revision": None, "files": {}}
     return {
-        "checkpoint": checkpoint.source,
-        "random_weights": False,
-        "revision": checkpoint.revision,
+        "checkpoint": None if checkpoint is None else checkpoint.source,
+        "adapter": None if adapter is None else adapter.source,
+        "random_weights": checkpoint is None,
+        "revision": None if checkpoint is None else checkpoint.revision,
         "files": dict(hashes),
     }
 
