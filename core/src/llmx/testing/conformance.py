@@ -14,13 +14,15 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from llmx.artifact import Artifact
 from llmx.checkpoint import TokenIds, WeightMap, plan
 from llmx.hookspecs import FamilySpec
 from llmx.model.params import DecoderParams, ModelSize, PlainRope
 from llmx.plugins import load
 from llmx.testing.eager import load_eager, logits
+from llmx.testing.endings import Endings, check_endings, choose_endings, make_it_spell
 from llmx.testing.plugin import ALL_SIZES, Measured, Record
-from llmx.testing.program import EOS, check_stops, export_tiny, program_logits, rigged
+from llmx.testing.program import export_tiny, program_logits
 from llmx.testing.reference import (
     N_LAYERS,
     VOCABULARY,
@@ -32,7 +34,7 @@ from llmx.testing.reference import (
 )
 from llmx.testing.shapes import full_size_checkpoint, meta_decoder_shapes
 
-BOS = 256
+BOS, EOS = 256, (257, 258)
 LONG = 4200  # tokens, past the 4096 at which scaled ropes usually begin to differ
 CACHE = 128
 
@@ -52,6 +54,15 @@ class Case:
         """The reference's logits [S, vocab]."""
         found: Tensor = self.reference(tokens).logits[0]
         return found
+
+
+@frozen
+class ExportedCase:
+    """A case whose checkpoint was exported, with an end token for each of some texts."""
+
+    case: Case
+    endings: Endings
+    artifact: Artifact
 
 
 class FamilyConformance:
@@ -81,13 +92,12 @@ class FamilyConformance:
         every = metafunc.config.getoption(ALL_SIZES)
         chosen = list(sizes)[:1] if self.exported_sizes is None else self.exported_sizes
         exported = list(sizes) if every else list(chosen)
-        for argument, names in (("size", list(sizes)), ("exported_size", exported)):
-            if argument in metafunc.fixturenames:
-                metafunc.parametrize(argument, names)
-        if "llmx_scaled_case" in metafunc.fixturenames:
-            metafunc.parametrize("llmx_scaled_case", scaled, indirect=True, scope="class")
-        elif "llmx_case" in metafunc.fixturenames:
-            metafunc.parametrize("llmx_case", list(sizes), indirect=True, scope="class")
+        if "size" in metafunc.fixturenames:
+            metafunc.parametrize("size", list(sizes))
+        cases = {"llmx_case": list(sizes), "llmx_scaled_case": scaled, "llmx_exported": exported}
+        for fixture, names in cases.items():
+            if fixture in metafunc.fixturenames:
+                metafunc.parametrize(fixture, names, indirect=True, scope="class")
 
     @classmethod
     def hooks(cls) -> FamilySpec:
@@ -107,6 +117,19 @@ class FamilyConformance:
         reference = random_model(cls.model_type, cls.config(tiny))
         save_checkpoint(reference, folder, eos=EOS, bos=BOS)
         return Case(size, published, tiny, reference, folder)
+
+    @classmethod
+    def make_exported_case(cls, size: str, folder: Path) -> ExportedCase:
+        """The tiny likeness of a size as a program, made by the command line."""
+        published = cls.hooks().sizes()[size]
+        tiny = shrink(published.params, n_layers=2)
+        reference = random_model(cls.model_type, cls.config(tiny))
+        make_it_spell(reference)
+        endings = choose_endings(reference)
+        save_checkpoint(reference, folder / "checkpoint", eos=endings.eos, bos=BOS)
+        artifact = export_tiny(cls.family, folder / "checkpoint", folder / "program")
+        case = Case(size, published, tiny, reference, folder / "checkpoint")
+        return ExportedCase(case, endings, artifact)
 
     # What the table of sizes says
 
@@ -209,22 +232,17 @@ class FamilyConformance:
     # What a program does
 
     def test_the_program_equals_the_reference(
-        self, exported_size: str, tmp_path: Path, llmx_record: Record
+        self, llmx_exported: ExportedCase, llmx_record: Record
     ) -> None:
-        case = self.make_case(exported_size, tmp_path / "checkpoint", n_layers=2)
-        artifact = export_tiny(self.family, case.folder, tmp_path / "program")
-        tokens = _tokens(30)
-        ends, actual = program_logits(artifact.program, tokens, pieces=[14, 9, *[1] * 7])
+        case, tokens = llmx_exported.case, _tokens(30)
+        program = llmx_exported.artifact.program
+        ends, actual = program_logits(program, tokens, pieces=[14, 9, *[1] * 7])
         expected = case.expected(tokens)[ends]
         self.record(llmx_record, case, "program", expected, actual)
         torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-3)
 
-    def test_generation_stops_at_every_end_token(self, exported_size: str, tmp_path: Path) -> None:
-        tiny = shrink(self.hooks().sizes()[exported_size].params, n_layers=1)
-        reference = rigged(random_model(self.model_type, self.config(tiny)))
-        save_checkpoint(reference, tmp_path / "checkpoint", eos=EOS, bos=BOS)
-        artifact = export_tiny(self.family, tmp_path / "checkpoint", tmp_path / "program")
-        check_stops(artifact)
+    def test_generation_stops_at_every_end_token(self, llmx_exported: ExportedCase) -> None:
+        check_endings(llmx_exported.artifact, llmx_exported.endings)
 
     def record(
         self, record: Record, case: Case, what: str, expected: Tensor, actual: Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 from attrs import frozen
 
@@ -31,6 +32,7 @@ class Measured:
 Record = Callable[[Measured], None]
 
 _MEASURED = pytest.StashKey[list[Measured]]()
+_FROM_WORKER = "llmx_measured"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,8 +66,28 @@ def llmx_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def llmx_scaled_case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """The same for the sizes whose rope is scaled."""
-    return request.cls.make_case(request.param, tmp_path_factory.mktemp("scaled"))
+    """The same for the sizes whose rope is scaled; one layer, as long texts take long."""
+    return request.cls.make_case(request.param, tmp_path_factory.mktemp("scaled"), n_layers=1)
+
+
+@pytest.fixture(scope="class")
+def llmx_exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A size as a program, as ``conformance.ExportedCase``; exported once for all tests."""
+    return request.cls.make_exported_case(request.param, tmp_path_factory.mktemp("exported"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # In a worker of pytest-xdist: what it measured goes to the process that prints the table.
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_FROM_WORKER] = [attrs.astuple(each) for each in session.config.stash[_MEASURED]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A hook of pytest-xdist: a worker has finished."""
+    rows = getattr(node, "workeroutput", {}).get(_FROM_WORKER, ())
+    node.config.stash[_MEASURED].extend(Measured(*row) for row in rows)
 
 
 def pytest_terminal_summary(
@@ -86,7 +108,7 @@ def pytest_terminal_summary(
 
 
 def _by_size(measured: list[Measured]) -> dict[tuple[str, str, int], dict[str, float]]:
-    """The worst of each kind of comparison, in the order in which families and sizes came."""
+    """The worst of each kind of comparison, by family, sizes in the order in which they came."""
     table: dict[tuple[str, str, int], dict[str, float]] = {}
     for each in measured:
         differences = table.setdefault((each.family, each.size, each.parameters), {})
