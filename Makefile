@@ -22,7 +22,7 @@ demo: $(VENV)/installed
 	@$(RUN) scripts/demo.py
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n auto --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check .

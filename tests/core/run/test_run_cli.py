@@ -162,16 +162,16 @@ def test_chat_needs_a_template(
 
 def test_a_process_writes_the_answer_and_nothing_else(parisian: Path) -> None:
     result = subprocess.run(
-        llmx("run", parisian, "-p", "hello"), capture_output=True, check=True, timeout=60
+        llmx("run", parisian, "-p", "hello"), capture_output=True, check=True, timeout=300
     )
     assert result.stdout.decode() == "paris 🙂\n"
     assert len(result.stderr.decode().splitlines()) == 1
 
 
 def test_ctrl_c_keeps_what_was_said_and_leaves_with_130(
-    artifact: Callable[..., Path], recite: Callable[..., Path], ids: Ids
+    artifact: Callable[..., Path], recite: Callable[..., Path]
 ) -> None:
-    endless = recite([9] * 10, after=len(ids(PROMPT)), get_max_context_len=10**6)
+    endless = recite([9] * 96, after=1, get_max_context_len=10**6)
     process = subprocess.Popen(
         llmx("run", artifact(endless), "-p", "hello"),
         stdout=subprocess.PIPE,
@@ -180,7 +180,7 @@ def test_ctrl_c_keeps_what_was_said_and_leaves_with_130(
     assert process.stdout is not None
     process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "interrupted" in err.decode()
     assert "Traceback" not in err.decode()
@@ -198,7 +198,7 @@ def test_chat_in_a_terminal(parisian: Path) -> None:
 
     def expect(text: str) -> None:
         nonlocal seen
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while text not in seen:
             assert time.monotonic() < deadline, seen
             if select.select([control], [], [], 1)[0]:
