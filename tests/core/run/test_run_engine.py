@@ -12,6 +12,7 @@ import pytest
 from llmx.errors import ArtifactError, UserError
 from llmx.run.engine import Engine, Run
 from llmx.run.program import read_program
+from llmx.run.runtime import ProgramMethod
 
 from .conftest import CHUNK, CONTEXT, END, END_OF_TEXT, VOCAB, Model, build_decoder, write_program
 
@@ -187,5 +188,6 @@ def test_a_damaged_program_is_refused_before_it_crashes_the_runner(
             "overwritten": bytes(content),
         }[damage]
     )
-    with pytest.raises(ArtifactError, match=r"model\.pte"):
-        read_program(path)
+    for load in (read_program, ProgramMethod):
+        with pytest.raises(ArtifactError, match=r"model\.pte"):
+            load(path)

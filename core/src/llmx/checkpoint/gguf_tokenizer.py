@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmx.checkpoint.base import TokenizerSections
+from llmx.checkpoint.gguf_pieces import is_piece_vocabulary, piece_sections
 from llmx.errors import CheckpointError
 
 PREFIX = "tokenizer.ggml."
@@ -33,16 +34,65 @@ def write_tokenizer_json(
     """Write ``folder/tokenizer.json``; ``None`` if the file carries no tokenizer.
 
     Raises:
-        CheckpointError: the tokenizer is not a byte-level BPE, or nobody knows its pre-tokenizer.
+        CheckpointError: the tokenizer is neither a byte-level BPE whose pre-tokenizer the family
+            knows, nor one of SentencePiece's with a token for each byte.
     """
     kind = metadata.get(PREFIX + "model")
     if kind is None:
         return None
-    if kind != BYTE_LEVEL_BPE:
+    tokens: Sequence[str] = _required(source, metadata, "tokens")
+    types: Sequence[int] = _required(source, metadata, "token_type")
+    scores: Sequence[float] = metadata.get(PREFIX + "scores", ())
+    if kind == BYTE_LEVEL_BPE:
+        own = _byte_level_sections(source, metadata, sections)
+    elif is_piece_vocabulary(types, scores):
+        own = piece_sections(
+            tokens,
+            types,
+            scores,
+            unknown=metadata.get(PREFIX + "unknown_token_id"),
+            space_prefix=metadata.get(PREFIX + "add_space_prefix", True),
+        )
+    else:
         raise CheckpointError(
             f"{source} has a tokenizer of the kind {kind!r}, which cannot be converted",
             remedy="Pass the model's own tokenizer.json or tokenizer.model with --tokenizer.",
         )
+    # What no converter of SentencePiece models writes down: their texts begin with bos.
+    adds_bos = metadata.get(PREFIX + "add_bos_token", kind != BYTE_LEVEL_BPE)
+    bos = metadata.get(PREFIX + "bos_token_id") if adds_bos else None
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _added_tokens(tokens, types),
+        "normalizer": own.get("normalizer"),
+        "pre_tokenizer": own["pre_tokenizer"],
+        "post_processor": None if bos is None else _starting_with(bos, tokens[bos]),
+        "decoder": own["decoder"],
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {token: index for index, token in enumerate(tokens)},
+            **own["model"],
+        },
+    }
+    target = folder / "tokenizer.json"
+    target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return target
+
+
+def _byte_level_sections(
+    source: str, metadata: Mapping[str, Any], sections: TokenizerSections
+) -> dict[str, Any]:
+    """What the header holds, and what the family knows about the rule that it only names."""
+    merges: Sequence[str] = _required(source, metadata, "merges")
     name = str(metadata.get(PREFIX + "pre", "default"))
     known = sections(name)
     if known is None:
@@ -50,27 +100,28 @@ def write_tokenizer_json(
             f"{source} splits text by the rule {name!r}, which this family does not know",
             remedy="Pass the model's own tokenizer.json with --tokenizer.",
         )
-    content = _tokenizer_json(source, metadata, known)
-    target = folder / "tokenizer.json"
-    target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    return target
+    return {
+        "decoder": {**BYTE_LEVEL, "use_regex": True},
+        **known,
+        "model": {"merges": [merge.split(" ", 1) for merge in merges], **known.get("model", {})},
+    }
 
 
-def _tokenizer_json(
-    source: str, metadata: Mapping[str, Any], known: Mapping[str, Any]
-) -> dict[str, Any]:
-    try:
-        tokens: Sequence[str] = metadata[PREFIX + "tokens"]
-        merges: Sequence[str] = metadata[PREFIX + "merges"]
-        types: Sequence[int] = metadata[PREFIX + "token_type"]
-    except KeyError as error:
+def _required(source: str, metadata: Mapping[str, Any], name: str) -> Any:
+    if PREFIX + name not in metadata:
         raise CheckpointError(
-            f"{source}: the tokenizer lacks {error.args[0]}",
+            f"{source}: the tokenizer lacks {PREFIX}{name}",
             remedy="Pass the model's own tokenizer.json with --tokenizer.",
-        ) from error
-    # Tokens outside the byte-level alphabet are matched as they are before the text is split.
-    # `special` hides a token from decoded text.
-    added = [
+        )
+    return metadata[PREFIX + name]
+
+
+def _added_tokens(tokens: Sequence[str], types: Sequence[int]) -> list[dict[str, Any]]:
+    """Tokens that are matched as they are before the text is split.
+
+    ``special`` hides a token from decoded text.
+    """
+    return [
         {
             "id": index,
             "content": token,
@@ -83,41 +134,15 @@ def _tokenizer_json(
         for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind in (UNKNOWN, CONTROL, USER_DEFINED)
     ]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": known.get("normalizer"),
-        "pre_tokenizer": known["pre_tokenizer"],
-        "post_processor": _post_processor(metadata, tokens),
-        "decoder": {**BYTE_LEVEL, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {token: index for index, token in enumerate(tokens)},
-            "merges": [merge.split(" ", 1) for merge in merges],
-            **known.get("model", {}),
-        },
-    }
 
 
-def _post_processor(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any] | None:
-    """Texts start with bos where the file says so."""
-    bos = metadata.get(PREFIX + "bos_token_id")
-    if bos is None or not metadata.get(PREFIX + "add_bos_token", False):
-        return None
-    special = {"SpecialToken": {"id": tokens[bos], "type_id": 0}}
+def _starting_with(bos: int, token: str) -> dict[str, Any]:
+    """A post-processor that puts bos before every text."""
+    special = {"SpecialToken": {"id": token, "type_id": 0}}
     first, second = ({"Sequence": {"id": part, "type_id": 0}} for part in "AB")
     return {
         "type": "TemplateProcessing",
         "single": [special, first],
         "pair": [special, first, special, second],
-        "special_tokens": {tokens[bos]: {"id": tokens[bos], "ids": [bos], "tokens": [tokens[bos]]}},
+        "special_tokens": {token: {"id": token, "ids": [bos], "tokens": [token]}},
     }

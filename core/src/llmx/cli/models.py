@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import click
+from rich.markup import escape
 
 from llmx.model.params import DecoderParams, ModelSize
 from llmx.plugins import FAMILIES, Installed, duplicates, installed, load
@@ -73,9 +74,14 @@ def _list_sizes(family: str, as_json: bool) -> None:
             readable_count(int(row["parameters"])),
             str(row["layers"]),
             str(row["context"]),
-            str(row["hub_repo"]),
+            _linked(str(row["hub_repo"]), str(row["config_url"])),
         )
     stdout().print(shown)
+
+
+def _linked(text: str, address: str) -> str:
+    """Terminals that know links open ``address``, the source of the row; others show the text."""
+    return f"[link={address}]{escape(text)}[/link]" if address else escape(text)
 
 
 def _row(name: str, size: ModelSize, *, is_default: bool) -> dict[str, str | int | bool]:
@@ -86,5 +92,6 @@ def _row(name: str, size: ModelSize, *, is_default: bool) -> dict[str, str | int
         "layers": params.n_layers,
         "context": params.max_position,
         "hub_repo": size.hub_repo,
+        "config_url": size.config_url,
         "default": is_default,
     }

@@ -13,8 +13,8 @@ from attrs import frozen
 from llmx.errors import ArtifactError, LlmxError, UserError
 from llmx.quiet import native_stderr_captured
 from llmx.run.interrupt import Interrupt, deferred_interrupt
-from llmx.run.program import EXPORT_AGAIN, ProgramInfo
-from llmx.run.runtime import last_line, register_operators
+from llmx.run.program import ProgramInfo
+from llmx.run.runtime import EXPORT_AGAIN, last_line, register_operators
 from llmx.run.wire import from_wire, to_wire, write_wire_tokenizer
 
 HOTTEST = 1.0  # the runner's own limit

@@ -9,11 +9,7 @@ from attrs import frozen
 
 from llmx.errors import ArtifactError
 from llmx.quiet import stderr_captured
-from llmx.run.runtime import last_line, register_operators
-
-IDENTIFIER = b"ET"
-IDENTIFIER_OFFSET = 4
-EXPORT_AGAIN = "export the model again"
+from llmx.run.runtime import load_program
 
 
 @frozen
@@ -42,17 +38,8 @@ def read_program(path: Path) -> ProgramInfo:
     Raises:
         ArtifactError: it is missing, damaged, or was not exported for the LLM runner.
     """
-    _check_identifier(path)
-    register_operators()
-    from executorch.runtime import Runtime
-
-    with stderr_captured() as log:
-        try:
-            program = Runtime.get().load_program(path)
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{path} is damaged: {last_line(log) or error}", remedy=EXPORT_AGAIN
-            ) from error
+    program = load_program(path)
+    with stderr_captured():
         constants = _Constants(path, program)
         length = constants.required("get_max_seq_len")
         return ProgramInfo(
@@ -91,17 +78,6 @@ class _Constants:
                 remedy="export it with llmx export",
             )
         return values[0]
-
-
-def _check_identifier(path: Path) -> None:
-    # The runtime logs a wrong identifier byte for byte, and logging broken UTF-8 aborts Python.
-    try:
-        with path.open("rb") as file:
-            head = file.read(IDENTIFIER_OFFSET + len(IDENTIFIER))
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
-    if head[IDENTIFIER_OFFSET:] != IDENTIFIER:
-        raise ArtifactError(f"{path} is not an ExecuTorch program", remedy="name a .pte file")
 
 
 def _logits_length(program: Any) -> int:

@@ -10,6 +10,10 @@ from torch import Tensor
 from llmx.errors import ArtifactError, LlmxError
 from llmx.quiet import hushed, native_stderr_captured, stderr_captured
 
+IDENTIFIER = b"ET"
+IDENTIFIER_OFFSET = 4
+EXPORT_AGAIN = "export the model again"
+
 
 def register_operators() -> None:
     """Make the custom attention and quantized operators known to the runtime."""
@@ -18,23 +22,49 @@ def register_operators() -> None:
         from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
 
 
+def load_program(path: Path) -> Any:
+    """Verify a ``.pte`` and load it; its methods must not outlive it.
+
+    Raises:
+        ArtifactError: it is missing, no program, or damaged.
+    """
+    _check_identifier(path)
+    register_operators()
+    from executorch.runtime import Runtime
+
+    with stderr_captured() as log:
+        try:
+            return Runtime.get().load_program(path)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{path} is damaged: {last_line(log) or error}", remedy=EXPORT_AGAIN
+            ) from error
+
+
+def _check_identifier(path: Path) -> None:
+    # The runtime logs a wrong identifier byte for byte, and logging broken UTF-8 aborts Python.
+    try:
+        with path.open("rb") as file:
+            head = file.read(IDENTIFIER_OFFSET + len(IDENTIFIER))
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
+    if head[IDENTIFIER_OFFSET:] != IDENTIFIER:
+        raise ArtifactError(f"{path} is not an ExecuTorch program", remedy="name a .pte file")
+
+
 class ProgramMethod:
     """``forward`` of a ``.pte``, called with tensors."""
 
     def __init__(self, path: Path) -> None:
-        register_operators()
-        from executorch.runtime import Runtime
-
-        if not path.is_file():
-            raise ArtifactError(f"no such file: {path}")
-        with stderr_captured() as noise:
+        # The program must outlive its method.
+        self._program = load_program(path)
+        with stderr_captured() as log:
             try:
-                # The program must outlive its method.
-                self._program: Any = Runtime.get().load_program(path)
                 self._method: Any = self._program.load_method("forward")
             except RuntimeError as error:
                 raise ArtifactError(
-                    f"{path} cannot be loaded by the runtime: {last_line(noise) or error}"
+                    f"{path} cannot be loaded by the runtime: {last_line(log) or error}",
+                    remedy=EXPORT_AGAIN,
                 ) from error
 
     def __call__(self, *inputs: Tensor) -> Tensor:

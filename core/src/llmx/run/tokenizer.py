@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,13 +82,24 @@ class JsonTokenizer(TextTokenizer):
                     remedy="export again with the model's own tokenizer.json",
                 ) from error
         self.size = max(self._reference.get_vocab().values(), default=-1) + 1
+        added = self._reference.get_added_tokens_decoder().values()
+        self._left = _spellings([token.content for token in added if token.lstrip])
+        self._right = _spellings([token.content for token in added if token.rstrip])
 
     def encode(self, text: str) -> list[int]:
-        return list(self._runtime.encode(text, 0, 0))
+        return list(self._runtime.encode(self._strip(text), 0, 0))
 
     def encode_document(self, text: str) -> list[int]:
         # One bos is asked for; without a post_processor that knows it, the runtime adds none.
-        return list(self._runtime.encode(text, 1, 0))
+        return list(self._runtime.encode(self._strip(text), 1, 0))
+
+    def _strip(self, text: str) -> str:
+        """Take away the space that tokens swallow; the runtime (1.5) does not know that they do."""
+        if self._left is not None:
+            text = re.sub(rf"\s+({self._left})", r"\1", text)
+        if self._right is not None:
+            text = re.sub(rf"({self._right})\s+", r"\1", text)
+        return text
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self._reference.decode(list(tokens), skip_special_tokens=True))
@@ -95,3 +107,8 @@ class JsonTokenizer(TextTokenizer):
     def spelling(self, token: int) -> str | None:
         found = self._reference.id_to_token(token)
         return None if found is None else str(found)
+
+
+def _spellings(tokens: Sequence[str]) -> str | None:
+    """A regular expression for any of the tokens, the longest that fits; ``None`` for none."""
+    return "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or None
