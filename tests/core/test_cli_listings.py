@@ -82,6 +82,7 @@ def test_models_of_a_family_shows_its_sizes(site):
         "layers": 3,
         "context": 64,
         "hub_repo": "org/tiny-3",
+        "config_url": "",
         "default": False,
     }
     shown = site.llmx("models", "tiny").stdout
