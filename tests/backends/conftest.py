@@ -68,7 +68,7 @@ def eager() -> Callable[[Artifact], nn.Module]:
         source = open_source(job.base, plugins.family, Silent())
         job = resolve_lengths(job, source.params)
         blueprint = draw(job, source, plugins)
-        fill(blueprint, Stages(), rounding_for_linears(hqq=job.quantization.use_hqq))
+        fill(blueprint, Stages(), rounding_for_linears(job.quantization))
         return blueprint.model
 
     return rebuild

@@ -27,7 +27,9 @@ OURS = {
     "base.revision",
     "base.random_weights",
     "export.replicate_layers",
+    "quantization.calibration_file",
     "quantization.imported",
+    "quantization.method",
     "recipe",
 }
 BASE = BaseOptions(model_class="any")

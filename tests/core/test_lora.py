@@ -72,7 +72,7 @@ def exported_model(base: Path, adapter: Path) -> nn.Module:
     plugins = load(job.base.model_class, job.backend.name)
     source = open_source(job.base, plugins.family, Silent())
     blueprint = draw(resolve_lengths(job, source.params), source, plugins)
-    fill(blueprint, Stages(), rounding_for_linears(hqq=False))
+    fill(blueprint, Stages(), rounding_for_linears(job.quantization))
     return blueprint.model
 
 

@@ -32,6 +32,13 @@ _VALUES: tuple[tuple[tuple[str, ...], str, Any, str], ...] = (
         str,
         "Bits and group of the embedding, e.g. 8,0.",
     ),
+    (
+        ("--method",),
+        "quantization.method",
+        click.Choice(("rounding", "hqq", "gptq")),
+        "How linear layers are rounded.",
+    ),
+    (("--calibration",), "quantization.calibration_file", str, "Text to round for with gptq."),
     (("--max-seq-length",), "export.max_seq_length", int, "Longest input of one call, in tokens."),
     (("--max-context-length",), "export.max_context_length", int, "KV cache length, in tokens."),
     (("-o", "--output"), "export.output_dir", str, "Folder to write to."),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmx.config.schema import ExportJob, ExportOptions, ModelOptions, QuantizationOptions
 
 QMODES = ("8da4w", "8da8w", "int8", "4w")
-LATER_QMODES = ("8da4w-gptq",)
+GPTQ_QMODE = "8da4w-gptq"
 LOW_BIT_QMODE = re.compile(r"torchao:(8da|fpa)([1-8])w")
 EMBEDDING_PATTERN = re.compile(r"(torchao:)?(\d+),\s*(\d+)")
 EMBEDDING_BITS = (2, 4, 8)
@@ -102,10 +102,11 @@ def _check_lengths(export: ExportOptions) -> None:
 
 
 def _check_quantization(quantization: QuantizationOptions) -> None:
-    if quantization.qmode is not None:
+    if quantization.qmode not in (None, GPTQ_QMODE):
         _check_qmode(quantization.qmode)
     if quantization.embedding_quantize is not None:
         _check_embedding(quantization.embedding_quantize)
+    _check_method(quantization)
     if quantization.group_size is None:
         return
     if quantization.qmode is None:
@@ -120,15 +121,35 @@ def _check_quantization(quantization: QuantizationOptions) -> None:
         )
 
 
+def _check_method(quantization: QuantizationOptions) -> None:
+    method, qmode = quantization.method, quantization.qmode
+    if qmode == GPTQ_QMODE:
+        raise ConfigError(f"quantization.qmode {qmode} contradicts quantization.method {method}")
+    if method is not None and qmode is None:
+        raise ConfigError(
+            f"quantization.method {method} needs quantization.qmode",
+            remedy=f"add quantization.qmode={QMODES[0]}, or leave the method out",
+        )
+    if method == "hqq" and not quantization.use_hqq:
+        raise ConfigError("quantization.method hqq contradicts quantization.use_hqq=false")
+    for name in ("calibration_file", "calibration_limit", "calibration_seq_length"):
+        value = getattr(quantization, name)
+        if value is None:
+            continue
+        if method != "gptq":
+            raise ConfigError(
+                f"quantization.{name} needs a method that calibrates",
+                remedy="add quantization.method=gptq",
+            )
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"quantization.{name} is {value}; it must be at least 1")
+
+
 def _check_qmode(qmode: str) -> None:
     if qmode in QMODES or LOW_BIT_QMODE.fullmatch(qmode):
         return
-    if qmode in LATER_QMODES:
-        raise ConfigError(
-            f"quantization.qmode {qmode} is not supported yet", remedy=f"use {', '.join(QMODES)}"
-        )
     raise ConfigError(
-        f"unknown quantization.qmode {qmode!r}{did_you_mean(qmode, (*QMODES, *LATER_QMODES))}",
+        f"unknown quantization.qmode {qmode!r}{did_you_mean(qmode, (*QMODES, GPTQ_QMODE))}",
         remedy=f"use {', '.join(QMODES)}, or none",
     )
 

@@ -21,7 +21,7 @@ MODEL_CLASS = "base.model_class"
 SIZE = "base.size"
 CHECKPOINT, REVISION, PARAMS = "base.checkpoint", "base.revision", "base.params"
 QMODE = "quantization.qmode"
-GROUP_SIZE = "quantization.group_size"
+FOLLOWS_QMODE = ("quantization.group_size", "quantization.method")
 DEFAULT_RECIPE = "default"
 
 
@@ -65,7 +65,7 @@ def load_job(
     if outline.recipe is not None:
         layers = [_recipe(outline.recipe, plugins, outline.backend), *layers]
         values = _structured(layers, core_keys())
-    _forget_group_size(layers, values)
+    _forget_what_qmode_needs(layers, values)
 
     values |= {MODEL_CLASS: outline.family, SIZE: outline.size}
     job = ExportJob(
@@ -220,10 +220,11 @@ def _recipe(name: str, plugins: Plugins, backend: str | None) -> Settings:
     return from_mapping(recipes[name].settings, f"recipe {name}")
 
 
-def _forget_group_size(layers: list[Settings], values: dict[str, Any]) -> None:
-    """``qmode=none`` said on top of a recipe or file takes that one's group size away too."""
-    if values.get(QMODE) is None and _rank(layers, QMODE) > _rank(layers, GROUP_SIZE):
-        values.pop(GROUP_SIZE, None)
+def _forget_what_qmode_needs(layers: list[Settings], values: dict[str, Any]) -> None:
+    """``qmode=none`` said on top of a recipe or file takes away what that one says about it."""
+    for key in FOLLOWS_QMODE:
+        if values.get(QMODE) is None and _rank(layers, QMODE) > _rank(layers, key):
+            values.pop(key, None)
 
 
 def _rank(layers: list[Settings], name: str) -> int:

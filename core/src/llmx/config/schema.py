@@ -174,18 +174,31 @@ class QuantizationOptions:
     quantize_scope: Literal["full", "linear"] = option(
         "full", "What pt2e quantizes.", unsupported="use quantization.qmode"
     )
+    method: Literal["rounding", "hqq", "gptq"] | None = option(
+        None, "How linear layers are rounded; none is as use_hqq says."
+    )
+    calibration_file: str | None = option(
+        None, "Text that gptq rounds for; none is the one that comes with llmx."
+    )
     calibration_tasks: list[str] | None = option(
-        None, "Evaluation tasks to calibrate on.", unsupported="8da4w needs no calibration"
-    )
-    calibration_limit: int | None = option(
-        None, "Number of calibration samples.", unsupported="8da4w needs no calibration"
-    )
+        None, "Evaluation tasks to calibrate on.",
+        unsupported="use quantization.calibration_file",
+    )  # fmt: skip
+    calibration_limit: int | None = option(None, "Most pieces of the calibration text.")
     calibration_seq_length: int | None = option(
-        None, "Tokens per calibration sample.", unsupported="8da4w needs no calibration"
+        None, "Tokens in a piece of the calibration text; none is 256."
     )
     calibration_data: str = option(
-        "Once upon a time", "Prompt to calibrate on.", unsupported="8da4w needs no calibration"
-    )
+        "Once upon a time", "Prompt to calibrate on.",
+        unsupported="use quantization.calibration_file",
+    )  # fmt: skip
+
+    def __attrs_post_init__(self) -> None:
+        # The older tool names the method in the mode.
+        mode, _, method = (self.qmode or "").partition("-")
+        if method == "gptq" and self.method in (None, method):
+            object.__setattr__(self, "qmode", mode)
+            object.__setattr__(self, "method", method)
 
 
 @frozen(kw_only=True)

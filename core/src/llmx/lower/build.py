@@ -18,6 +18,7 @@ from llmx.model.ops import BuildOptions, ModelOps
 from llmx.plugins import Plugins
 from llmx.progress import Stages
 from llmx.quantize.account import WeightRecord
+from llmx.quantize.calibrated import Calibration
 from llmx.quantize.codes import Rounding
 from llmx.quantize.imported import ImportRules
 from llmx.quantize.load import load_weights
@@ -102,7 +103,12 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     )
 
 
-def fill(blueprint: Blueprint, stages: Stages, rounding: Rounding) -> list[WeightRecord]:
+def fill(
+    blueprint: Blueprint,
+    stages: Stages,
+    rounding: Rounding,
+    calibration: Calibration | None = None,
+) -> list[WeightRecord]:
     """Read, convert and quantize every weight, and account for it."""
     records = load_weights(
         blueprint.model,
@@ -114,6 +120,7 @@ def fill(blueprint: Blueprint, stages: Stages, rounding: Rounding) -> list[Weigh
         rounding=rounding,
         shared=blueprint.shared,
         imports=blueprint.imports,
+        calibration=calibration,
     )
     total = len({name.rpartition(".")[0] for name in blueprint.shapes}) + len(blueprint.tied)
     named = ((record.name, record) for record in records)

@@ -17,6 +17,7 @@ from llmx.config import ExportJob
 from llmx.errors import LoweringError
 from llmx.lower.build import Blueprint, draw, fill
 from llmx.lower.bundle import write_tokenizer
+from llmx.lower.calibrate import calibration_of
 from llmx.lower.layers import lower_layers
 from llmx.lower.methods import constant_methods
 from llmx.lower.program import finish
@@ -77,8 +78,11 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
         with stages.stage("tokenizer"):
             tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
         with stages.stage("load and quantize"):
-            rounding = rounding_for_linears(hqq=job.quantization.use_hqq)
-            records = fill(blueprint, stages, rounding)
+            rounding = rounding_for_linears(job.quantization)
+            calibration = calibration_of(
+                job, tokenizer, vocab_size=source.params.vocab_size, stages=stages
+            )
+            records = fill(blueprint, stages, rounding, calibration)
             for note in import_notes(records):
                 stages.note(note)
         methods = constant_methods(job, source.params, tokens)

@@ -21,6 +21,7 @@ class WeightRecord:
 
     ``bits`` is per weight without scales; ``group`` is ``None`` for float weights; ``error`` is
     the relative error ``|w - q| / |w|`` (Frobenius) that rounding made, 0 for float weights.
+    ``output_error`` is the same of the layer's output on the calibration text, if there was one.
     ``stored`` is the checkpoint's own format where that is integers, else ``None``; ``obstacle``
     says why those could not stay as they are, ``None`` where they did.
     ``shares`` names the module whose integers it uses; ``stored_bytes`` is what it adds to them.
@@ -33,6 +34,7 @@ class WeightRecord:
     group: int | None
     stored_bytes: int
     error: float = 0.0
+    output_error: float | None = None
     shares: str | None = None
     stored: str | None = None
     obstacle: str | None = None

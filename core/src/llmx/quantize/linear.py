@@ -55,7 +55,7 @@ class RowLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] to [..., out]."""
         if self.int8_activations:
-            x = _rounded_per_token(x)
+            x = rounded_per_token(x)
         blocks = []
         for start in range(0, self.out_features, BLOCK):
             end = min(start + BLOCK, self.out_features)
@@ -65,7 +65,7 @@ class RowLinear(nn.Module):
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-1)
 
 
-def _rounded_per_token(x: Tensor) -> Tensor:
+def rounded_per_token(x: Tensor) -> Tensor:
     """x [..., S, D] rounded to 256 steps between the least and the greatest of each token."""
     operators = torch.ops.quantized_decomposed
     values = x.float()

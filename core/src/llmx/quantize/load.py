@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from llmx.checkpoint import IntegerWeight
 from llmx.model.ops import ModelOps
 from llmx.quantize.account import WeightRecord, relative_error
+from llmx.quantize.calibrated import CalibratedLayers, Calibration
 from llmx.quantize.codes import Codes, Rounding
 from llmx.quantize.embedding import QuantizedEmbedding
 from llmx.quantize.imported import ALL_IMPORTS, ImportRules, import_module
@@ -30,6 +31,7 @@ def load_weights(
     rounding: Rounding,
     shared: Mapping[str, str] | None = None,
     imports: ImportRules = ALL_IMPORTS,
+    calibration: Calibration | None = None,
 ) -> Iterator[WeightRecord]:
     """Assign each (parameter name, tensor); quantize a module once it has all its parameters.
 
@@ -47,8 +49,10 @@ def load_weights(
         shared: embedding to the linear layer that takes the same integers, by module name.
         imports: which integers of the checkpoint stay as they are; the others are expanded and
             treated like floats.
+        calibration: texts for which linear layers are rounded, a whole layer at a time.
     """
     quantizer = _Quantizer(model, schemes, ops, dtype, rounding, shared or {}, imports)
+    steps = quantizer if calibration is None else CalibratedLayers(model, quantizer, calibration)
     integers: dict[str, IntegerWeight] = {}
     waiting = {
         name: {key for key, _ in module.named_parameters(recurse=False)}
@@ -70,12 +74,13 @@ def load_weights(
                 continue
             del waiting[owner]
             stored = integers.pop(owner, None)
-            if stored is None:
-                yield quantizer.finish(owner, module)
-            else:
-                yield quantizer.take(owner, module, stored)
+            kept = None if stored is None else quantizer.keep(owner, module, stored)
+            if kept is not None:
+                yield kept
+            yield from steps.take(owner, module, finished=kept is not None)
     if waiting:
         raise AssertionError(f"no weights came for {sorted(waiting)}")
+    yield from steps.end()
 
 
 @define
@@ -90,8 +95,20 @@ class _Quantizer:
     tables: dict[str, tuple[str, Codes]] = field(factory=dict)
     """By the linear layer that takes it too: a shared table, and the embedding that has it."""
 
-    def take(self, name: str, module: nn.Module, stored: IntegerWeight) -> WeightRecord:
-        """Keep the checkpoint's integers, or expand them and go on as with any other weight."""
+    expanded: dict[str, tuple[str, str]] = field(factory=dict)
+    """Integers of the checkpoint that became floats, by module: their format, and why."""
+
+    def take(self, name: str, module: nn.Module, *, finished: bool) -> Iterator[WeightRecord]:
+        """A module has its weights: finish it right away."""
+        if not finished:
+            yield self.finish(name, module)
+
+    def end(self) -> Iterator[WeightRecord]:
+        """All weights have arrived."""
+        yield from ()
+
+    def keep(self, name: str, module: nn.Module, stored: IntegerWeight) -> WeightRecord | None:
+        """Keep the checkpoint's integers, or expand them, to go on as with any other weight."""
         obstacle = self.imports.obstacle(module, stored, self.schemes.get(name))
         if name in self.shared or name in self.tables:
             obstacle = "embedding and head are to share one table"
@@ -99,11 +116,25 @@ class _Quantizer:
             return import_module(self.model, name, stored, self.ops.quantized_linear, self.dtype)
         values = stored.dequantize().to(self.dtype)
         module.weight = nn.Parameter(values, requires_grad=False)
-        record = self.finish(name, module)
-        return evolve(record, stored=stored.stored, obstacle=obstacle)
+        self.expanded[name] = stored.stored, obstacle
+        return None
 
-    def finish(self, name: str, module: nn.Module) -> WeightRecord:
-        """Quantize a module that has its weights, if it is to be, and account for it."""
+    def finish(
+        self,
+        name: str,
+        module: nn.Module,
+        codes: Codes | None = None,
+        output_error: float | None = None,
+    ) -> WeightRecord:
+        """Quantize a module that has its weights, if it is to be, and account for it.
+
+        ``codes``: how it was rounded already, and the relative error of its output.
+        """
+        record = self._finish(name, module, codes)
+        stored, obstacle = self.expanded.pop(name, (None, None))
+        return evolve(record, stored=stored, obstacle=obstacle, output_error=output_error)
+
+    def _finish(self, name: str, module: nn.Module, codes: Codes | None) -> WeightRecord:
         scheme = self.schemes.get(name)
         elements = sum(each.numel() for each in module.parameters(recurse=False))
         if scheme is None or not isinstance(module, nn.Linear | nn.Embedding):
@@ -116,7 +147,8 @@ class _Quantizer:
                 stored_bytes=elements * self.dtype.itemsize,
             )
         original = module.weight.detach()
-        shares, codes = self.tables.pop(name, (None, None))
+        shares, table = self.tables.pop(name, (None, None))
+        codes = table or codes
         if codes is None:
             codes = self._round(name, module, original, scheme)
         quantized = self._install(name, module, codes)

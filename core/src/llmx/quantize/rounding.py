@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmx.config import QuantizationOptions
 from llmx.quantize.codes import Codes, Rounding, scale_dtype
 from llmx.quantize.plan import Scheme
 
 ROWS = 4096
 
 
-def rounding_for_linears(*, hqq: bool) -> Rounding:
-    """How linear layers are rounded: half-quadratic quantization, or each group's largest value."""
+def rounding_for_linears(options: QuantizationOptions) -> Rounding:
+    """How linear layers are rounded that are not calibrated, as ``method`` or ``use_hqq`` says."""
+    hqq = options.method == "hqq" or (options.method is None and options.use_hqq)
     return half_quadratic if hqq else largest_value
 
 

@@ -1,0 +1,238 @@
+"""Quantizing layer by layer with the inputs that each layer has when the text gets there.
+
+Texts pass through the layers that are quantized already, and what comes out is what the next layer
+is rounded for. Only one layer is held in float at a time, besides the embedding and the head.
+
+A layer is not asked to make up for the error of those before it (as in GPTAQ, Li et al.,
+https://arxiv.org/abs/2504.02692): with a text of a few thousand tokens that fits the text itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from attrs import define, field, frozen
+from torch import Tensor, nn
+
+from llmx.quantize.account import WeightRecord
+from llmx.quantize.codes import Codes
+from llmx.quantize.gptq import Gptq, relative_output_error
+from llmx.quantize.plan import ROW_BITS, Scheme
+from llmx.quantize.probing import Replay, arguments_of, buffers_kept, int8_inputs
+from llmx.quiet import native_stderr_captured
+
+LAYERS = "layers"
+
+
+class Finisher(Protocol):
+    """Puts integers into the model in place of a float module, and accounts for it."""
+
+    schemes: Mapping[str, Scheme]
+
+    def finish(
+        self,
+        name: str,
+        module: nn.Module,
+        codes: Codes | None = None,
+        output_error: float | None = None,
+    ) -> WeightRecord: ...
+
+
+@frozen
+class _Text:
+    """One text on its way through the model: hidden states, and what else layers are given."""
+
+    hidden: Tensor
+    rest: tuple[Any, ...]
+
+
+@frozen
+class Calibration:
+    """What layers are rounded for: ``texts``, token ids [1, S] each.
+
+    ``call``: (model, tokens) runs a model on a text from its beginning. ``solver``: how one weight
+    is rounded.
+    """
+
+    texts: Sequence[Tensor]
+    call: Callable[[nn.Module, Tensor], object]
+    solver: Gptq = field(factory=Gptq)
+
+
+@define
+class CalibratedLayers:
+    """Takes modules as their weights arrive and finishes each as soon as that can be done.
+
+    Args:
+        model: has a list of ``layers``; each maps hidden states, its first argument, to new ones.
+        finisher: what installs the result.
+        calibration: the texts.
+    """
+
+    model: nn.Module
+    finisher: Finisher
+    calibration: Calibration
+    _missing: dict[int, set[str]] = field(init=False)
+    _waiting: dict[str, nn.Module] = field(factory=dict, init=False)
+    _held: list[tuple[str, nn.Module]] = field(factory=list, init=False)
+    _states: list[_Text] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._missing = {}
+        for name, module in self.model.named_modules():
+            layer = _layer_of(name)
+            if layer is not None and next(module.parameters(recurse=False), None) is not None:
+                self._missing.setdefault(layer, set()).add(name)
+
+    def take(self, name: str, module: nn.Module, *, finished: bool) -> Iterator[WeightRecord]:
+        """A module has its weights; records of those that are finished by it, or none yet.
+
+        ``finished``: there is nothing to be done about it any more.
+        """
+        layer = _layer_of(name)
+        if layer is None:
+            if not finished:
+                self._held.append((name, module))
+            return
+        self._missing[layer].remove(name)
+        if not finished:
+            self._waiting[name] = module
+        if self._missing[layer]:
+            return
+        records: list[WeightRecord] = []
+        with torch.no_grad(), native_stderr_captured():
+            if not self._states:
+                records.extend(self._enter())
+            records.extend(self._finish_layer(layer))
+        # Not while the error stream is captured: whoever takes them shows progress there.
+        yield from records
+
+    def end(self) -> Iterator[WeightRecord]:
+        """All weights have arrived."""
+        for name, module in self._held:
+            codes = error = None
+            if self._is_calibrated(name, module):
+                assert isinstance(module, nn.Linear)
+                with torch.no_grad(), native_stderr_captured():
+                    codes, error = self._head(name, module)
+            yield self.finisher.finish(name, module, codes, error)
+        self._held.clear()
+
+    def _is_calibrated(self, name: str, module: nn.Module) -> bool:
+        # Rounding to 8 bits leaves nothing to gain.
+        scheme = self.finisher.schemes.get(name)
+        return isinstance(module, nn.Linear) and scheme is not None and scheme.bits < ROW_BITS
+
+    # Before the layers.
+
+    def _enter(self) -> Iterator[WeightRecord]:
+        held, self._held = self._held, []
+        for name, module in held:
+            if self._is_calibrated(name, module):
+                self._held.append((name, module))
+            else:
+                yield self.finisher.finish(name, module)
+        self._states = [self._before_layers(tokens) for tokens in self.calibration.texts]
+
+    def _before_layers(self, tokens: Tensor) -> _Text:
+        first = self.model.get_submodule(f"{LAYERS}.0")
+        given = arguments_of(first, lambda: self.calibration.call(self.model, tokens))
+        return _Text(given[0], given[1:])
+
+    # One layer.
+
+    def _finish_layer(self, index: int) -> Iterator[WeightRecord]:
+        layer = self.model.get_submodule(f"{LAYERS}.{index}")
+        waiting, self._waiting = self._waiting, {}
+        linears = {
+            name: module
+            for name, module in waiting.items()
+            if isinstance(module, nn.Linear) and name in self.finisher.schemes
+        }
+        results: dict[str, tuple[Codes, float]] = {}
+        originals = {name: module.weight for name, module in linears.items()}
+        with buffers_kept(layer), int8_inputs(linears, self.finisher.schemes):
+            for group in self._same_inputs(layer, linears):
+                moments = self._moments(layer, linears[group[0]])
+                for name in group:
+                    results[name] = self._solve(linears[name], name, moments)
+                for name in group:
+                    rounded = results[name][0].dequantize().to(originals[name].dtype)
+                    linears[name].weight = nn.Parameter(rounded, requires_grad=False)
+            self._states = [
+                _Text(layer(each.hidden, *each.rest), each.rest) for each in self._states
+            ]
+        for name, linear in linears.items():
+            linear.weight = originals[name]
+        for name, module in waiting.items():
+            yield self.finisher.finish(name, module, *results.get(name, (None, None)))
+
+    def _same_inputs(self, layer: nn.Module, linears: Mapping[str, nn.Linear]) -> list[list[str]]:
+        """Names of linear layers in order of use; those that are given one tensor together."""
+        names: dict[nn.Module, str] = {module: name for name, module in linears.items()}
+        used: list[tuple[str, Tensor]] = []
+
+        def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            used.append((names[module], given[0]))
+
+        # Before the hook that rounds: it makes a tensor for each.
+        hooks = [each.register_forward_pre_hook(note, prepend=True) for each in names]
+        layer(self._states[0].hidden, *self._states[0].rest)
+        for hook in hooks:
+            hook.remove()
+        groups: dict[int, list[str]] = {}
+        for name, tensor in used:
+            groups.setdefault(id(tensor), []).append(name)
+        return list(groups.values())
+
+    def _moments(self, layer: nn.Module, linear: nn.Linear) -> Tensor:
+        """The mean of x x^T [width, width] over all that the linear layer is given."""
+
+        def inputs() -> Iterator[Tensor]:
+            for each in self._states:
+                run = partial(layer, each.hidden, *each.rest)
+                yield arguments_of(linear, run)[0]
+
+        return _mean_outer_product(inputs())
+
+    def _solve(self, linear: nn.Linear, name: str, moments: Tensor) -> tuple[Codes, float]:
+        weight = linear.weight.detach().float()
+        codes = self.calibration.solver(weight, moments, self.finisher.schemes[name])
+        return codes, relative_output_error(codes, weight, moments)
+
+    # After the layers.
+
+    def _head(self, name: str, head: nn.Linear) -> tuple[Codes, float]:
+        layers = self.model.get_submodule(LAYERS)
+
+        def inputs() -> Iterator[Tensor]:
+            for tokens, each in zip(self.calibration.texts, self._states, strict=True):
+                # Every position takes the place of the last one, which alone may give logits.
+                self.model.layers = nn.ModuleList([Replay(each.hidden.transpose(0, 1))])
+                run = partial(self.calibration.call, self.model, tokens)
+                yield arguments_of(head, run)[0]
+
+        try:
+            with int8_inputs({name: head}, self.finisher.schemes):
+                moments = _mean_outer_product(inputs())
+        finally:
+            self.model.layers = layers
+        return self._solve(head, name, moments)
+
+
+def _mean_outer_product(inputs: Iterable[Tensor]) -> Tensor:
+    total: Tensor | float = 0.0
+    count = 0
+    for each in inputs:
+        x = each.reshape(-1, each.shape[-1]).float()
+        total, count = total + x.T @ x, count + len(x)
+    assert isinstance(total, Tensor)
+    return total / count
+
+
+def _layer_of(name: str) -> int | None:
+    first, _, rest = name.partition(".")
+    return int(rest.partition(".")[0]) if first == LAYERS and rest else None

@@ -1,0 +1,62 @@
+"""``gptq`` from checkpoint to program, for random tokens where there is no tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.backends.conftest import CONFIG
+
+from llmx import Artifact, ExportJob, export
+from llmx.lower.calibrate import calibration_of
+from llmx.progress import Stages
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("calibrated")
+    torch.manual_seed(0)
+    config = LlamaConfig(**{key: value for key, value in CONFIG.items() if key != "model_type"})
+    LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    job = ExportJob.create(
+        "smollm2",
+        checkpoint=str(folder),
+        qmode="8da4w-gptq",
+        output_dir=str(folder / "out"),
+        **{"quantization.calibration_limit": 4, "quantization.calibration_seq_length": 32},
+    )
+    return export(job)
+
+
+def test_the_program_computes_what_the_eager_model_does(artifact: Artifact) -> None:
+    assert artifact.manifest["checks"]
+    assert all(each["passed"] for each in artifact.manifest["checks"])
+
+
+def test_every_linear_layer_says_how_much_its_output_changed(artifact: Artifact) -> None:
+    linears = [each for each in artifact.manifest["weights"]["modules"] if each["kind"] == "linear"]
+    assert len(linears) == 7 * CONFIG["num_hidden_layers"] + 1
+    assert all(0 < each["output_error"] < each["error"] < 0.2 for each in linears)
+
+
+def test_random_tokens_are_not_passed_off_as_text(artifact: Artifact) -> None:
+    assert any("without a tokenizer" in note for note in artifact.manifest["notes"])
+
+
+def test_the_record_repeats_the_job(artifact: Artifact) -> None:
+    quantization = artifact.manifest["config"]["quantization"]
+    assert (quantization["qmode"], quantization["method"]) == ("8da4w", "gptq")
+
+
+def test_untrained_weights_are_not_calibrated(tmp_path: Path) -> None:
+    job = ExportJob.create(
+        "smollm2", random_weights=True, method="gptq", output_dir=str(tmp_path / "out")
+    )
+    stages = Stages()
+    assert calibration_of(job, None, vocab_size=64, stages=stages) is None
+    assert any("not calibrated" in note for note in stages.notes)
