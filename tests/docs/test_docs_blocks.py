@@ -15,7 +15,7 @@ import pytest
 
 from llmx.cli import group, invoke
 
-PARSED_ONLY = ("run", "chat")
+PARSED_ONLY = ("run", "chat", "inspect")
 WORK = re.compile(r"^.*\b(?:llmx\.export|TextGenerator\.open)\(", re.MULTILINE)
 SHOWN_BY = {"export": "config"}  # the same words, without the work
 

@@ -1,0 +1,227 @@
+"""What a ``.pte`` consists of, in figures."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+from attrs import frozen
+
+from llmx.errors import ArtifactError
+from llmx.pte.flatbuffer import Buffer, MalformedError
+from llmx.pte.layout import INLINE_PAYLOADS, PLANS, VERSION, Layout, read_layout
+from llmx.pte.methods import Constant, Delegate, Method
+from llmx.pte.parts import Part, State, find_parts, find_state
+
+CONSTANTS, STATE, NAMED, PAYLOAD = "constants", "initial state", "named data", "payload"
+
+
+@frozen
+class SegmentInfo:
+    """A segment: what it holds, by ``name`` where it has one."""
+
+    kind: str
+    name: str
+    bytes: int
+
+
+@frozen
+class DelegateInfo:
+    """A delegate's own bytes, and the named data that its payload mentions."""
+
+    backend: str
+    payload_bytes: int
+    named: frozenset[str]
+    compile_specs: tuple[str, ...]
+
+
+@frozen
+class MethodInfo:
+    """A method that computes something.
+
+    Attributes:
+        inputs, outputs: types, with the largest sizes.
+        planned_bytes: memory for activations and state.
+        kernels: calls of each operator that the runtime must bring.
+        external: keys of tensors whose data are in another file.
+        state: what survives a call, such as KV caches.
+        parts: bytes in the order of execution.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    planned_bytes: int
+    kernels: Mapping[str, int]
+    delegates: tuple[DelegateInfo, ...]
+    external: tuple[str, ...]
+    state: State
+    parts: tuple[Part, ...]
+
+
+@frozen
+class Contents:
+    """A program's parts.
+
+    Attributes:
+        program_bytes: header and flatbuffer, before the segments.
+        metadata: what constant methods return; a single value or several.
+    """
+
+    path: Path
+    bytes: int
+    version: int
+    program_bytes: int
+    metadata: Mapping[str, Constant | tuple[Constant, ...]]
+    methods: tuple[MethodInfo, ...]
+    segments: tuple[SegmentInfo, ...]
+
+
+def read_contents(path: Path) -> Contents:
+    """Read any ``.pte``, whoever made it.
+
+    Raises:
+        ArtifactError: it cannot be read, or it is damaged.
+    """
+    try:
+        with path.open("rb") as file, _mapped(file.fileno()) as data:
+            return _read(path, data)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MalformedError as error:
+        raise ArtifactError(f"{path}: {error}", remedy="name a complete .pte file") from error
+
+
+@contextmanager
+def _mapped(number: int) -> Iterator[Buffer]:
+    try:
+        mapping = mmap(number, 0, access=ACCESS_READ)
+    except ValueError:
+        yield b""  # an empty file cannot be mapped
+        return
+    with mapping:
+        yield mapping
+
+
+def _read(path: Path, data: Buffer) -> Contents:
+    layout = read_layout(data)
+    methods = [Method(plan) for plan in layout.root.tables(PLANS)]
+    metadata = {
+        each.name: found[0] if len(found) == 1 else found
+        for each in methods
+        if (found := each.constants) is not None
+    }
+    context = metadata.get("get_max_context_len", metadata.get("get_max_seq_len"))
+    layers = metadata.get("get_n_layers")
+    payloads = _Payloads(data, layout)
+    working = tuple(
+        _describe(
+            each,
+            layout,
+            payloads,
+            context if isinstance(context, int) else None,
+            layers if isinstance(layers, int) else None,
+        )
+        for each in methods
+        if each.name not in metadata
+    )
+    return Contents(
+        path=path,
+        bytes=len(data),
+        version=layout.root.number(VERSION, "I"),
+        program_bytes=layout.base,
+        metadata=metadata,
+        methods=working,
+        segments=tuple(_segments(layout, methods)),
+    )
+
+
+def _describe(
+    method: Method, layout: Layout, payloads: _Payloads, context: int | None, layers: int | None
+) -> MethodInfo:
+    delegates = tuple(payloads.describe(each) for each in method.delegates)
+    state = find_state(method, context, layers)
+    sizes = {key: layout.segments[segment].size for key, segment in layout.named}
+    return MethodInfo(
+        name=method.name,
+        inputs=tuple(method.describe(each) for each in method.inputs),
+        outputs=tuple(method.describe(each) for each in method.outputs),
+        planned_bytes=method.planned_bytes,
+        kernels=method.kernel_calls,
+        delegates=delegates,
+        external=tuple(sorted({each.external for each in method.tensors.values()} - {""})),
+        state=state,
+        parts=find_parts(
+            method,
+            state,
+            [size for _, size in layout.constants],
+            [each.payload_bytes for each in delegates],
+            [{key: sizes[key] for key in each.named} for each in delegates],
+        ),
+    )
+
+
+class _Payloads:
+    """The delegates' payloads, searched for the names of data."""
+
+    def __init__(self, data: Buffer, layout: Layout) -> None:
+        self._data = data
+        self._layout = layout
+        self._inline = [each.blob(0) for each in layout.root.tables(INLINE_PAYLOADS)]
+        # Longest first: one key may be a part of another.
+        keys = sorted({key for key, _ in layout.named if key}, key=len, reverse=True)
+        self._keys = (
+            re.compile(b"|".join(re.escape(key.encode()) for key in keys)) if keys else None
+        )
+
+    def describe(self, delegate: Delegate) -> DelegateInfo:
+        payload = self._payload(delegate)
+        found = set() if self._keys is None else set(self._keys.findall(payload))
+        return DelegateInfo(
+            backend=delegate.backend,
+            payload_bytes=len(payload),
+            named=frozenset(key.decode() for key in found),
+            compile_specs=delegate.compile_specs,
+        )
+
+    def _payload(self, delegate: Delegate) -> bytes:
+        held = self._inline if delegate.inline else self._layout.segments
+        if delegate.at >= len(held):
+            raise MalformedError(f"it refers to payload {delegate.at} of {len(held)}")
+        if delegate.inline:
+            return self._inline[delegate.at]
+        segment = self._layout.segments[delegate.at]
+        start = self._layout.base + segment.offset
+        return bytes(self._data[start : start + segment.size])
+
+
+def _segments(layout: Layout, methods: Sequence[Method]) -> Iterator[SegmentInfo]:
+    kinds: dict[int, tuple[str, str]] = {}
+    if layout.constant_segment is not None:
+        kinds[layout.constant_segment] = (CONSTANTS, "")
+    kinds.update((index, (STATE, "")) for index in layout.mutable_segments)
+    kinds.update((index, (NAMED, key)) for key, index in layout.named)
+    kinds.update(
+        (each.at, (PAYLOAD, each.backend))
+        for method in methods
+        for each in method.delegates
+        if not each.inline
+    )
+    for index, segment in enumerate(layout.segments):
+        kind, name = kinds.get(index, ("unused", ""))
+        yield SegmentInfo(kind, name, segment.size)
+
+
+def bytes_by_kind(segments: Sequence[SegmentInfo]) -> Mapping[tuple[str, str], tuple[int, int]]:
+    """(segments, bytes) by kind and, for payloads, backend."""
+    counts: Counter[tuple[str, str]] = Counter()
+    sums: Counter[tuple[str, str]] = Counter()
+    for each in segments:
+        key = (each.kind, each.name if each.kind == PAYLOAD else "")
+        counts[key] += 1
+        sums[key] += each.bytes
+    return {key: (counts[key], sums[key]) for key in counts}
