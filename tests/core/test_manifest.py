@@ -22,9 +22,15 @@ def checkpoint(folder: Path, **files: Any) -> Any:
 
 def test_sampling_is_what_the_authors_say(tmp_path: Path) -> None:
     made = checkpoint(
-        tmp_path, generation_config={"do_sample": True, "temperature": 0.6, "eos_token_id": 2}
+        tmp_path,
+        generation_config={
+            "do_sample": True,
+            "temperature": 0.6,
+            "top_k": 20,
+            "eos_token_id": 2,
+        },
     )
-    assert describe_sampling(made) == {"do_sample": True, "temperature": 0.6}
+    assert describe_sampling(made) == {"do_sample": True, "temperature": 0.6, "top_k": 20}
 
 
 def test_special_tokens_may_be_text_or_objects(tmp_path: Path) -> None:

@@ -109,9 +109,10 @@ def test_run_takes_a_bare_program(
         (["-p", ""], "the prompt is empty"),
         (["-p", "x", "--raw", "--system", "y"], "system message"),
         (["-p", "x" * 400], f"context is {CONTEXT} tokens"),
-        (["-p", "x", "--temperature", "2"], "temperature"),
+        (["-p", "x", "--temperature", "-1"], "temperature"),
+        (["-p", "x", "--top-p", "0"], "top-p"),
     ],
-    ids=["empty", "system", "too long", "too hot"],
+    ids=["empty", "system", "too long", "too cold", "no nucleus"],
 )
 def test_run_refuses_what_it_cannot_do(
     arguments: list[str], problem: str, parisian: Path, capsys: pytest.CaptureFixture[str]
@@ -151,6 +152,49 @@ def test_chat_over_a_pipe_stops_at_an_unknown_command(
     pipe(b"/nonsense\nhello\n")
     assert invoke(["chat", str(parisian)]) == 2
     assert "no command /nonsense" in capsys.readouterr().err
+
+
+def test_chat_saves_the_conversation_and_overwrites_nothing(
+    parisian: Path,
+    tmp_path: Path,
+    pipe: Callable[[bytes], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    saved = tmp_path / "talk.json"
+    for code in (0, 2):
+        pipe(f"/system brief\n/reset\n/system\nhello\n/save {saved}\n".encode())
+        assert invoke(["chat", str(parisian)]) == code
+        assert json.loads(saved.read_text()) == {
+            "messages": [
+                {"role": "user", "content": "hello"},
+                {"role": "assistant", "content": "paris 🙂"},
+            ]
+        }
+    err = capsys.readouterr().err
+    assert "wrote 2 messages" in err
+    assert "is there already" in err
+
+
+def test_chat_prints_an_object_per_answer(
+    parisian: Path, pipe: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(b"hello\nhello\n")
+    assert invoke(["chat", str(parisian), "--json", "--stop", "ris"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["text"], first["stop_reason"], first["cached_tokens"]) == ("pa", "stop", 0)
+    assert second["prompt_tokens"] > first["prompt_tokens"]
+
+
+def test_a_seed_repeats_an_answer(
+    decoder: Model, artifact: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(artifact(decoder.program))
+    hot = ["--temperature", "1.5", "--top-p", "0.95", "--top-k", "200", "--max-new-tokens", "8"]
+    texts = []
+    for seed in ("1", "1", "2"):
+        assert invoke(["run", folder, "-p", "hello", *hot, "--seed", seed, "--json"]) == 0
+        texts.append(json.loads(capsys.readouterr().out)["text"])
+    assert texts[0] == texts[1] != texts[2]
 
 
 def test_chat_needs_a_template(

@@ -9,6 +9,7 @@ import pytest
 
 from llmx.errors import ArtifactError, UserError
 from llmx.run.generate import TextGenerator
+from llmx.run.sampling import Sampling
 
 from .conftest import CONTEXT, END, START, Model
 
@@ -87,23 +88,30 @@ def test_the_manifest_says_which_of_several_ends_is_the_eos_token(
     assert template.render([]) == "<|endoftext|>"
 
 
-@pytest.mark.parametrize(
-    ("sampling", "temperature"),
-    [
-        (None, 0.0),
-        ({"do_sample": False, "temperature": 0.7}, 0.0),
-        ({"do_sample": True, "temperature": 0.7}, 0.7),
-        ({"do_sample": True}, 1.0),
-    ],
-)
-def test_the_publishers_temperature_is_the_default(
-    recite: Recite,
-    artifact: MakeArtifact,
-    sampling: dict[str, object] | None,
-    temperature: float,
-) -> None:
+def test_the_publishers_sampling_is_the_default(recite: Recite, artifact: MakeArtifact) -> None:
+    sampling = {"do_sample": True, "temperature": 0.7, "top_k": 20}
     folder = artifact(recite([END], after=1), sampling=sampling)
-    assert TextGenerator.open(folder).temperature == temperature
+    assert TextGenerator.open(folder).sampling == Sampling(temperature=0.7, top_k=20)
+
+
+def test_a_stop_string_ends_the_answer_and_does_not_show(
+    recite: Recite, tokenizer_file: Path, ids: Ids
+) -> None:
+    program = recite([*ids("one. two. three"), END], after=len(ids("hi")))
+    shown: list[str] = []
+    generation = TextGenerator(program, tokenizer_file).complete(
+        "hi", stop=["nowhere", ". t"], on_text=shown.append
+    )
+    assert generation.text == "".join(shown) == "one"
+    assert generation.stop_reason == "stop"
+
+
+def test_what_only_begins_like_a_stop_string_shows(
+    recite: Recite, tokenizer_file: Path, ids: Ids
+) -> None:
+    program = recite([*ids("one. tw"), END], after=len(ids("hi")))
+    generation = TextGenerator(program, tokenizer_file).complete("hi", stop=[". two"])
+    assert (generation.text, generation.stop_reason) == ("one. tw", "end")
 
 
 def test_a_model_without_template_only_completes(decoder: Model, artifact: MakeArtifact) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,27 +20,67 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 def answer_options(function: F) -> F:
-    """The parameters ``tokenizer``, ``system``, ``max_new_tokens`` and ``temperature``."""
-    for decorate in (
-        click.option(
-            "--temperature",
-            type=click.FloatRange(min=0, max=1),
-            help="0 takes the most likely token.  [default: what the model's publisher set, or 0]",
-        ),
-        click.option(
-            "--max-new-tokens",
-            type=click.IntRange(min=1),
-            help="Longest answer.  [default: what the context has room for]",
-        ),
-        click.option("--system", help="System message."),
-        click.option(
-            "--tokenizer",
-            type=click.Path(path_type=Path),
-            help="tokenizer.json or tokenizer.model, for a bare .pte file.",
-        ),
+    """The parameters ``tokenizer`` and ``system``, and those that :func:`arguments` takes."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--tokenizer",
+                type=click.Path(path_type=Path),
+                help="tokenizer.json or tokenizer.model, for a bare .pte file.",
+            ),
+            click.option("--system", help="System message."),
+            click.option(
+                "--max-new-tokens",
+                type=click.IntRange(min=1),
+                help="Longest answer.  [default: what the context has room for]",
+            ),
+            click.option(
+                "--stop",
+                multiple=True,
+                metavar="TEXT",
+                help="Text that ends the answer; may be given several times.",
+            ),
+            click.option(
+                "--temperature",
+                type=click.FloatRange(min=0),
+                help="0 takes the most likely token.  [default: what the publisher set, or 0]",
+            ),
+            click.option(
+                "--top-p",
+                type=click.FloatRange(min=0, max=1, min_open=True),
+                help="Sample from the likeliest tokens that have this probability together.",
+            ),
+            click.option(
+                "--top-k",
+                type=click.IntRange(min=0),
+                help="Sample from this many of the likeliest tokens; 0 is all.",
+            ),
+            click.option(
+                "--repetition-penalty",
+                type=click.FloatRange(min=0, min_open=True),
+                help="Above 1, avoids tokens that the text has already.",
+            ),
+            click.option("--seed", type=int, help="Makes sampling repeatable."),
+        )
     ):
         function = decorate(function)
     return function
+
+
+def arguments(generator: TextGenerator, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given on the command line, as arguments of the generator's methods.
+
+    Sampling that was not chosen is that of the model's publisher.
+    """
+    import attrs
+
+    names = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
+    chosen = {name: given[name] for name in names if given[name] is not None}
+    return {
+        "max_new_tokens": given["max_new_tokens"],
+        "stop": given["stop"],
+        "sampling": attrs.evolve(generator.sampling, **chosen),
+    }
 
 
 def load(path: Path, tokenizer: Path | None) -> TextGenerator:
@@ -72,7 +112,7 @@ def statistics(generation: Generation) -> str:
         f"answer {generation.generated_tokens} tokens{_speed(generation.decode_rate)}",
         f"first token after {_duration(generation.first_token_seconds)}",
     ]
-    if generation.stop_reason != "end":
+    if generation.stop_reason in _CUT_SHORT:
         parts.append(_CUT_SHORT[generation.stop_reason])
     return " · ".join(parts)
 

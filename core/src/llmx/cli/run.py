@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmx.cli.answers import answer_options, end_answer, load, write
+from llmx.cli.answers import answer_options, arguments, end_answer, load, write
 from llmx.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,17 +31,16 @@ def command(
     raw: bool,
     tokenizer: Path | None,
     system: str | None,
-    max_new_tokens: int | None,
-    temperature: float | None,
     as_json: bool,
+    **given: Any,
 ) -> int:
     """Answer a prompt with an exported model, or complete it if the model is no chat model."""
     text = _prompt(prompt)
     generator = load(model, tokenizer)
-    limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    how = arguments(generator, given)
     if not as_json:
-        limits["on_text"] = write
-    generation = _answer(generator, text, system, limits, raw=raw)
+        how["on_text"] = write
+    generation = _answer(generator, text, system, how, raw=raw)
     if as_json:
         click.echo(json.dumps(_to_json(generation), indent=2, ensure_ascii=False))
     else:
@@ -61,17 +60,17 @@ def _prompt(given: str | None) -> str:
 
 
 def _answer(
-    generator: TextGenerator, text: str, system: str | None, limits: dict[str, Any], *, raw: bool
+    generator: TextGenerator, text: str, system: str | None, how: dict[str, Any], *, raw: bool
 ) -> Generation:
     if not raw and generator.template is not None:
         from llmx.run.chat import Conversation
 
-        return Conversation(generator, system=system).say(text, **limits)
+        return Conversation(generator, system=system).say(text, **how)
     if system is not None:
         raise UserError(
             "a system message needs a chat template", remedy="leave out --system, or --raw"
         )
-    return generator.complete(text, **limits)
+    return generator.complete(text, **how)
 
 
 def _to_json(generation: Generation) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from llmx.progress import StageRecord
 from llmx.quantize.account import WeightRecord, summarize
 from llmx.report.delegation import Delegation
 
+SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
 STACK = ("torch", "torchao", "executorch", "pytorch_tokenizers")
 
 
@@ -60,7 +61,7 @@ def describe_model(params: DecoderParams, tokens: TokenIds, element_bytes: int) 
 def describe_sampling(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
     """How the authors sample, where ``generation_config.json`` says so."""
     found = {} if checkpoint is None else checkpoint.generation_config
-    return {key: found[key] for key in ("do_sample", "temperature") if key in found} or None
+    return {key: found[key] for key in SAMPLING if found.get(key) is not None} or None
 
 
 def describe_special_tokens(checkpoint: Checkpoint | None) -> dict[str, str] | None:

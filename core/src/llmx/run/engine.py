@@ -101,7 +101,8 @@ class Engine:
         room = self.program.max_context_length - len(prompt)
         limit = room if max_new_tokens is None else min(room, max_new_tokens)
         new = self._new_tokens(prompt)
-        with deferred_interrupt() as interrupt:
+        interrupt = Interrupt()
+        with deferred_interrupt(interrupt):
             listener = _Listener(self._runner, self.program.eos_ids, on_token, interrupt)
             self._run(new, limit, temperature, listener.hear)
         # The last token that the runner made was not fed back to the model.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 
 from llmx.artifact import Artifact
 from llmx.errors import ArtifactError, UserError
-from llmx.run.engine import Engine, Run, StopReason
+from llmx.run.interrupt import Interrupt
 from llmx.run.program import read_program
+from llmx.run.sampling import Sampling
+from llmx.run.stop_strings import StopStrings
 from llmx.run.template import ChatTemplate
 from llmx.run.text_stream import TextStream
 from llmx.run.tokenizer import TextTokenizer, load_tokenizer
+from llmx.run.tokens import Run, StopReason, TokenGenerator
 
 NAME_A_TOKENIZER = "name its tokenizer.json or tokenizer.model with --tokenizer FILE"
 
@@ -29,8 +31,8 @@ class Generation:
         generated_tokens: without the end token.
         first_token_seconds: from the prompt to the first token.
         prefill_rate, decode_rate: tokens per second; ``None`` where too little was done to tell.
-        stop_reason: ``end`` (the model's own), ``max_new_tokens``, ``context`` (it is full) or
-            ``interrupted``.
+        stop_reason: ``end`` (the model's own), ``stop`` (a stop string), ``max_new_tokens``,
+            ``context`` (it is full) or ``interrupted``.
     """
 
     text: str
@@ -44,11 +46,11 @@ class Generation:
 
 
 class TextGenerator:
-    """An exported model with its tokenizer, in ExecuTorch's LLM runner.
+    """An exported model with its tokenizer, in ExecuTorch's runtime.
 
     Attributes:
         template: the model's chat template, if it has one.
-        temperature: what its publisher recommends; 0 where nothing is known.
+        sampling: what its publisher recommends; greedy where nothing is known.
         context_length: most tokens that prompt and answer may have together.
     """
 
@@ -59,7 +61,7 @@ class TextGenerator:
         *,
         template: str | None = None,
         special_tokens: Mapping[str, str] | None = None,
-        temperature: float = 0.0,
+        sampling: Sampling | None = None,
     ) -> None:
         """Load a ``.pte`` and a tokenizer; :meth:`open` does so for an artifact.
 
@@ -78,9 +80,9 @@ class TextGenerator:
         if template is not None:
             spelled = _spelled(self._tokenizer, info.bos_id, info.eos_ids)
             self.template = ChatTemplate(template, {**spelled, **(special_tokens or {})})
-        self.temperature = temperature
+        self.sampling = sampling or Sampling()
         self.context_length = info.max_context_length
-        self._engine = Engine(info)
+        self._model = TokenGenerator(info)
 
     @classmethod
     def open(cls, path: Path, tokenizer: Path | None = None) -> TextGenerator:
@@ -107,7 +109,7 @@ class TextGenerator:
             chosen,
             template=artifact.chat_template,
             special_tokens=artifact.manifest.get("special_tokens"),
-            temperature=_recommended_temperature(artifact.manifest.get("sampling")),
+            sampling=Sampling.recommended(artifact.manifest.get("sampling")),
         )
 
     def complete(
@@ -115,32 +117,38 @@ class TextGenerator:
         text: str,
         *,
         max_new_tokens: int | None = None,
-        temperature: float | None = None,
+        stop: Sequence[str] = (),
+        sampling: Sampling | None = None,
         on_text: Callable[[str], None] | None = None,
+        interrupt: Interrupt | None = None,
     ) -> Generation:
         """Continue ``text`` as it stands; a bos token comes first where the tokenizer says so.
 
         Args:
             max_new_tokens: ``None`` goes on until the model ends or the context is full.
-            temperature: 0 takes the most likely token; ``None`` means the model's own.
-            on_text: called with each piece of text as soon as it is complete.
+            stop: texts that end the answer and are not part of it.
+            sampling: ``None`` means the model's own.
+            on_text: called with each piece of text as soon as it is certain.
+            interrupt: ends the answer from another thread.
 
         Raises:
             UserError: the text is empty or too long for the context.
-            LlmxError: the runner failed.
+            LlmxError: the program failed.
         """
         if not text:
             raise UserError("the prompt is empty", remedy="say something")
         tokens = _encoded(self._tokenizer.encode_document, text)
-        return self._generate(tokens, max_new_tokens, temperature, on_text)
+        return self._generate(tokens, max_new_tokens, stop, sampling, on_text, interrupt)
 
     def reply(
         self,
         messages: Sequence[Mapping[str, str]],
         *,
         max_new_tokens: int | None = None,
-        temperature: float | None = None,
+        stop: Sequence[str] = (),
+        sampling: Sampling | None = None,
         on_text: Callable[[str], None] | None = None,
+        interrupt: Interrupt | None = None,
     ) -> Generation:
         """Answer the last of ``messages``, each with its ``role`` and ``content``.
 
@@ -155,16 +163,19 @@ class TextGenerator:
                 remedy="use llmx run, or export a chat model",
             )
         tokens = _encoded(self._tokenizer.encode, self.template.render(messages))
-        return self._generate(tokens, max_new_tokens, temperature, on_text)
+        return self._generate(tokens, max_new_tokens, stop, sampling, on_text, interrupt)
 
     def _generate(
         self,
         prompt: list[int],
         max_new_tokens: int | None,
-        temperature: float | None,
+        stop: Sequence[str],
+        sampling: Sampling | None,
         on_text: Callable[[str], None] | None,
+        interrupt: Interrupt | None,
     ) -> Generation:
         stream = TextStream(self._tokenizer.decode, before=prompt)
+        stops = StopStrings(stop)
         pieces: list[str] = []
 
         def show(piece: str) -> None:
@@ -173,13 +184,19 @@ class TextGenerator:
                 if on_text is not None:
                     on_text(piece)
 
-        run = self._engine.generate(
+        def hear(token: int) -> bool:
+            show(stops.push(stream.push(token)))
+            return stops.found
+
+        run = self._model.generate(
             prompt,
             max_new_tokens=max_new_tokens,
-            temperature=self.temperature if temperature is None else temperature,
-            on_token=lambda token: show(stream.push(token)),
+            sampling=sampling or self.sampling,
+            on_token=hear,
+            interrupt=interrupt or Interrupt(),
         )
-        show(stream.flush())
+        show(stops.push(stream.flush()))
+        show(stops.flush())
         return _describe(run, "".join(pieces), len(prompt))
 
 
@@ -222,10 +239,3 @@ def _spelled(tokenizer: TextTokenizer, bos: int | None, ends: frozenset[int]) ->
     ids = {"bos_token": bos, "eos_token": next(iter(ends)) if len(ends) == 1 else None}
     texts = {name: tokenizer.spelling(id_) for name, id_ in ids.items() if id_ is not None}
     return {name: text for name, text in texts.items() if text is not None}
-
-
-def _recommended_temperature(sampling: Any) -> float:
-    """``temperature`` of the checkpoint's generation_config, if it says to sample at all."""
-    if not sampling or not sampling.get("do_sample"):
-        return 0.0
-    return float(sampling.get("temperature") or 1.0)

@@ -1,4 +1,4 @@
-"""Ctrl-C while native code runs: remembered, and acted upon between two tokens."""
+"""An answer that is to end early: remembered, and acted upon between two tokens."""
 
 from __future__ import annotations
 
@@ -6,33 +6,31 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether the answer is no longer wanted; any thread may say so."""
 
     def __init__(self) -> None:
         self.requested = False
 
-    def request(self, signum: int, frame: FrameType | None) -> None:
-        """Handle the signal."""
+    def request(self, *_: object) -> None:
+        """End the answer. Serves as a signal handler too."""
         self.requested = True
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Interrupt]:
-    """Turn Ctrl-C into a note on the object that this yields; nothing is raised.
+def deferred_interrupt(interrupt: Interrupt) -> Iterator[None]:
+    """Turn Ctrl-C into a request; nothing is raised.
 
-    An exception may not travel through the runner's frames. Threads other than the main one get no
-    signals and need no handler.
+    An exception in the middle of a call would leave a KV cache that nobody knows the content of.
+    Threads other than the main one get no signals and need no handler.
     """
-    interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
-        yield interrupt
+        yield
         return
     previous = signal.signal(signal.SIGINT, interrupt.request)
     try:
-        yield interrupt
+        yield
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -18,18 +18,22 @@ class ProgramInfo:
 
     Attributes:
         max_context_length: most tokens that prompt and answer may have together.
+        max_seq_length: most tokens of one call.
         vocab_size: length of a row of logits.
         bos_id: ``None`` for a model without one.
         eos_ids: generation ends at any of these.
         kv_cache: whether the program remembers the tokens that it was given.
+        dynamic: whether a call may have several tokens.
     """
 
     path: Path
     max_context_length: int
+    max_seq_length: int
     vocab_size: int
     bos_id: int | None
     eos_ids: frozenset[int]
     kv_cache: bool
+    dynamic: bool
 
 
 def read_program(path: Path) -> ProgramInfo:
@@ -45,10 +49,12 @@ def read_program(path: Path) -> ProgramInfo:
         return ProgramInfo(
             path=path,
             max_context_length=constants.optional("get_max_context_len", length),
+            max_seq_length=length,
             vocab_size=constants.optional("get_vocab_size", None) or _logits_length(program),
             bos_id=constants.optional("get_bos_id", None),
             eos_ids=frozenset(constants.all("get_eos_ids")),
             kv_cache=bool(constants.optional("use_kv_cache", True)),
+            dynamic=bool(constants.optional("enable_dynamic_shape", True)),
         )
 
 
