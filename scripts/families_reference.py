@@ -34,7 +34,7 @@ def _row(name: str, size: ModelSize, *, is_default: bool) -> str:
     cells = (
         f"`{name}`" + (" (default)" if is_default else ""),
         readable_count(size.params.parameter_count),
-        f"{size.params.context_limit:,}",
+        f"{size.params.max_position:,}",
         repo,
         f"[config.json]({size.config_url})",
     )

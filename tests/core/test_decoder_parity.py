@@ -47,11 +47,31 @@ CASES = {
 }
 
 
-def build(folder: str, **build: Any) -> Decoder:
+FULL, SLIDING = "full_attention", "sliding_attention"
+WINDOWED = {
+    "every layer": (transformers.MistralConfig, {"num_key_value_heads": 2}),
+    "the last layers": (
+        transformers.Qwen2Config,
+        {"use_sliding_window": True, "max_window_layers": 1, "num_key_value_heads": 2},
+    ),
+    "layers by name": (
+        transformers.Qwen3Config,
+        {
+            "use_sliding_window": True,
+            "layer_types": [FULL, SLIDING, SLIDING],
+            "head_dim": 16,
+            "num_key_value_heads": 2,
+        },
+    ),
+}
+
+
+def build(folder: str, *, fused: bool = False, **build: Any) -> Decoder:
     checkpoint = open_checkpoint(folder)
-    params = decoder_params(checkpoint.config)
+    is_qwen = {"qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True}}
+    params = decoder_params(checkpoint.config, **is_qwen.get(checkpoint.config["model_type"], {}))
     options = BuildOptions(dtype=torch.float32, **{"max_context_length": 128, **build})
-    ops = plain_ops(kv_cache=True, fused_attention=False)
+    ops = plain_ops(kv_cache=True, fused_attention=fused, int8_cache=False)
     with torch.device("meta"):
         model = Decoder(params, ops, options)
     tied = {"embedding.weight": "head.weight"} if params.tied_embeddings else {}
@@ -112,7 +132,9 @@ def test_fused_attention_equals_plain_attention() -> None:
     models = []
     for fused in (False, True):
         torch.manual_seed(1)
-        model = Decoder(params, plain_ops(kv_cache=True, fused_attention=fused), options)
+        model = Decoder(
+            params, plain_ops(kv_cache=True, fused_attention=fused, int8_cache=False), options
+        )
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         models.append(model.eval())
@@ -127,10 +149,14 @@ def test_without_a_cache_the_whole_sequence_is_the_input() -> None:
     params = decoder_params({**SMALL, "num_key_value_heads": 2})
     options = BuildOptions(dtype=torch.float32, max_context_length=64)
     torch.manual_seed(1)
-    cached = Decoder(params, plain_ops(kv_cache=True, fused_attention=False), options).eval()
+    cached = Decoder(
+        params, plain_ops(kv_cache=True, fused_attention=False, int8_cache=False), options
+    ).eval()
     for parameter in cached.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    uncached = Decoder(params, plain_ops(kv_cache=False, fused_attention=False), options).eval()
+    uncached = Decoder(
+        params, plain_ops(kv_cache=False, fused_attention=False, int8_cache=False), options
+    ).eval()
     uncached.load_state_dict(cached.state_dict(), strict=False)
     tokens = torch.randint(160, (1, 20))
     torch.testing.assert_close(uncached(tokens), cached(tokens, torch.tensor([0])))
@@ -160,25 +186,47 @@ def test_what_the_decoder_does_not_do_is_refused_by_name(field: str, value: Any)
 
 
 @pytest.mark.parametrize(
-    ("fields", "window"),
+    ("fields", "windows"),
     [
-        ({"sliding_window": 64}, 64),
-        ({"sliding_window": None}, None),
-        ({"sliding_window": 64, "use_sliding_window": False}, None),
-        ({"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, 64),
-        ({"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 3}, None),
-        ({"sliding_window": 64, "layer_types": ["full_attention"] * 3}, None),
-        ({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
-        ({"sliding_window": 512}, None),
+        ({"sliding_window": 64}, [64, 64, 64]),
+        ({"sliding_window": None}, [None] * 3),
+        ({"sliding_window": 64, "use_sliding_window": False}, [None] * 3),
+        ({"sliding_window": 64, "max_window_layers": 2}, [None, None, 64]),
+        ({"sliding_window": 64, "max_window_layers": 3}, [None] * 3),
+        ({"sliding_window": 64, "layer_types": [FULL] * 3}, [None] * 3),
+        ({"sliding_window": 64, "layer_types": [FULL, SLIDING, FULL]}, [None, 64, None]),
+        ({"sliding_window": 512}, [None] * 3),
     ],
     ids=str,
 )
-def test_a_window_that_some_layer_has_limits_the_context(
-    fields: dict[str, Any], window: int | None
+def test_the_layers_that_have_a_window_are_the_configurations(
+    fields: dict[str, Any], windows: list[int | None]
 ) -> None:
     params = decoder_params({**SMALL, **fields})
-    assert params.sliding_window == window
-    assert params.context_limit == (window or 512)
+    assert [params.layer_window(layer) for layer in range(3)] == windows
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("kind", WINDOWED.values(), ids=WINDOWED.keys())
+@torch.no_grad()
+def test_windows_equal_the_reference_past_the_window_and_across_chunks(
+    kind: tuple[Any, dict[str, Any]], fused: bool, tmp_path: Any
+) -> None:
+    config, fields = kind
+    torch.manual_seed(0)
+    settings = config(**{**SMALL, "initializer_range": 0.1, **fields, "sliding_window": 20})
+    reference = transformers.AutoModelForCausalLM.from_config(settings).eval()
+    reference.save_pretrained(tmp_path)
+    model = build(str(tmp_path), fused=fused, full_logits=True, longest_call=13)
+    assert model.layers[-1].attention.core.layout.slots == 20 + 13 - 1
+    tokens = torch.randint(160, (1, 100))
+    expected = reference(tokens).logits[0]
+    start = 0
+    for length in (13, 13, 1, 1, 7, 13, 13, 2, 13, 13, 11):
+        logits = model(tokens[:, start : start + length], torch.tensor([start]))[0]
+        torch.testing.assert_close(logits, expected[start : start + length], atol=1e-4, rtol=1e-4)
+        start += length
+    assert start == 100
 
 
 def test_a_missing_field_is_named() -> None:

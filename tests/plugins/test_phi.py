@@ -10,7 +10,7 @@ import torch
 
 from llmx.config import load_job
 from llmx.errors import ConfigError
-from llmx.lower.source import context_notes, resolve_lengths
+from llmx.lower.context import context_notes, resolve_lengths
 from llmx.plugins import load
 from llmx.testing import FamilyConformance
 from llmx.testing.eager import load_eager, logits
@@ -48,14 +48,14 @@ def lengths(context: int | None) -> Any:
     return resolve_lengths(load_job(family="phi_3", settings=settings).job, params).export
 
 
-def test_the_automatic_context_is_the_window_of_2047_tokens() -> None:
-    assert lengths(None).max_context_length == 2047
+def test_a_context_past_the_window_is_given_in_short_calls() -> None:
+    assert (lengths(2048).max_context_length, lengths(2048).max_seq_length) == (2048, 2048)
+    assert (lengths(4096).max_context_length, lengths(4096).max_seq_length) == (4096, 64)
 
 
-def test_a_context_past_the_window_is_refused() -> None:
-    with pytest.raises(ConfigError, match="attends to 2047 tokens only") as caught:
-        lengths(2048)
-    assert caught.value.remedy == "use --max-context-length 2047"
+def test_a_context_past_the_models_own_is_refused() -> None:
+    with pytest.raises(ConfigError, match="more than the 4096 tokens"):
+        lengths(4097)
 
 
 @pytest.mark.parametrize(("context", "notes"), [(4096, 0), (4097, 1)])
@@ -67,17 +67,15 @@ def test_a_context_that_takes_the_long_factors_is_noted(context: int, notes: int
 
 
 @torch.no_grad()
-def test_up_to_the_window_the_reference_computes_the_same(tmp_path: Path) -> None:
+def test_past_the_window_the_reference_computes_the_same(tmp_path: Path) -> None:
     family = load("phi_3", None).family
     tiny = shrink(family.default_params(size="mini-4k"))
     reference: Any = random_model("phi3", hf_fields(tiny))
     save_checkpoint(reference, tmp_path, eos=(257, 258), bos=None)
-    tokens = torch.randint(320, (1, 2048))
-    loaded = load_eager(family, tmp_path, max_context_length=2048)
-    differences = (logits(loaded.model, tokens, [1024, 1024]) - reference(tokens).logits[0]).abs()
-    assert differences[:2047].max() < 1e-4
-    # One token further the reference forgets the first one; that is why llmx stops here.
-    assert differences[2047].max() > 1e-4
+    tokens = torch.randint(320, (1, 2300))
+    loaded = load_eager(family, tmp_path, max_context_length=2304)
+    found = logits(loaded.model, tokens, [1024, 1024, 252])
+    torch.testing.assert_close(found, reference(tokens).logits[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["phi_4_mini", "phi4mini", "phi-4-mini"])

@@ -46,14 +46,18 @@ class TestQwen3(FamilyConformance):
 
 
 @pytest.mark.parametrize(
-    ("fields", "limit"),
+    ("fields", "windows"),
     [
-        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 12}, 4096),
-        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 24}, 32768),
-        ({"use_sliding_window": False, "sliding_window": 4096}, 32768),
+        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 12}, 12),
+        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 24}, 0),
+        ({"use_sliding_window": False, "sliding_window": 4096}, 0),
     ],
 )
-def test_a_window_that_layers_use_limits_the_context(fields: dict[str, Any], limit: int) -> None:
+def test_the_upper_layers_have_a_window_where_the_configuration_says_so(
+    fields: dict[str, Any], windows: int
+) -> None:
     family = load("qwen2_5", None).family
     config = {**hf_fields(family.default_params(size="0.5b")), **fields}
-    assert family.params_from_hf(config=config).context_limit == limit
+    params = family.params_from_hf(config=config)
+    found = [params.layer_window(layer) for layer in range(params.n_layers)]
+    assert found == [None] * (24 - windows) + [4096] * windows

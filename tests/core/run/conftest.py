@@ -87,7 +87,9 @@ def build_decoder(*, kv_cache: bool) -> Decoder:
     )  # fmt: skip
     torch.manual_seed(0)
     options = BuildOptions(dtype=torch.float32, max_context_length=CONTEXT)
-    model = Decoder(params, plain_ops(kv_cache=kv_cache, fused_attention=False), options)
+    model = Decoder(
+        params, plain_ops(kv_cache=kv_cache, fused_attention=False, int8_cache=False), options
+    )
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.4)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
+from llmx.model.attention_sinks import SinkAttention
+from llmx.model.cache_layout import layout_of
 from llmx.model.ops import AttentionShape, BuildOptions, ModelOps
 from llmx.model.params import DecoderParams
 from llmx.model.rope import apply_rope
@@ -12,7 +16,9 @@ from llmx.model.rope import apply_rope
 class Attention(nn.Module):
     """Projections, optional q/k norms (per head, before rope), and the backend's attention core."""
 
-    def __init__(self, params: DecoderParams, ops: ModelOps, build: BuildOptions) -> None:
+    def __init__(
+        self, layer: int, params: DecoderParams, ops: ModelOps, build: BuildOptions
+    ) -> None:
         super().__init__()
         self.head_dim = params.head_dim
         width, kv_width = params.n_heads * self.head_dim, params.n_kv_heads * self.head_dim
@@ -31,19 +37,21 @@ class Attention(nn.Module):
             n_heads=params.n_heads,
             n_kv_heads=params.n_kv_heads,
             head_dim=params.head_dim,
-            max_context_length=build.max_context_length,
+            layout=layout_of(layer, params, build),
             dtype=build.dtype,
         )
         self.core = ops.attention(shape)
+        if build.sinks is not None:
+            self.core = SinkAttention(self.core, shape, self.rotate_half)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(1, -1, x.shape[-1] // self.head_dim, self.head_dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, start: int) -> Tensor:
-        """x [1, S, dim], cos and sin [1, S, 1, head_dim], positions [S] from ``start`` on."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
+        """x [1, S, dim], cos and sin [1, S, 1, head_dim], and the core's place."""
         q = apply_rope(self.q_norm(self._heads(self.q_proj(x))), cos, sin, self.rotate_half)
         k = apply_rope(self.k_norm(self._heads(self.k_proj(x))), cos, sin, self.rotate_half)
         v = self._heads(self.v_proj(x))
-        attended = self.core(q, k, v, positions, start)
+        attended = self.core(q, k, v, place)
         out: Tensor = self.o_proj(attended.reshape(1, -1, self.width))
         return out

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from llmx.model.attention import Attention
 from llmx.model.feed_forward import FeedForward
+from llmx.model.kv_cache import AttentionCore
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.model.params import DecoderParams
-from llmx.model.rope import RotaryEmbedding
+from llmx.model.rope import rotary_embedding
 
 
 class Layer(nn.Module):
     """Pre-norm attention and feed-forward, each added to the residual stream."""
 
-    def __init__(self, params: DecoderParams, ops: ModelOps, build: BuildOptions) -> None:
+    def __init__(
+        self, index: int, params: DecoderParams, ops: ModelOps, build: BuildOptions
+    ) -> None:
         super().__init__()
         self.attention_norm = ops.norm(params.dim, params.norm_eps)
-        self.attention = Attention(params, ops, build)
+        self.attention = Attention(index, params, ops, build)
         self.feed_forward_norm = ops.norm(params.dim, params.norm_eps)
         self.feed_forward = FeedForward(params)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, start: int) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin, positions, start)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin, place)
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return out
 
@@ -45,8 +51,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.full_logits = build.full_logits
         self.embedding: nn.Module = nn.Embedding(params.vocab_size, params.dim)
-        self.rope = RotaryEmbedding(params, build)
-        self.layers = nn.ModuleList(Layer(params, ops, build) for _ in range(params.n_layers))
+        self.rope = rotary_embedding(params, build)
+        self.layers = nn.ModuleList(
+            Layer(index, params, ops, build) for index in range(params.n_layers)
+        )
         self.norm = ops.norm(params.dim, params.norm_eps)
         self.head = nn.Linear(params.dim, params.vocab_size, bias=False)
 
@@ -63,10 +71,21 @@ class Decoder(nn.Module):
             start = input_pos[0].item()  # type: ignore[assignment]
             torch._check(start >= 0)  # type: ignore[no-untyped-call]
         cos, sin = self.rope(positions)
+        # Before the first layer, so that those of one kind stay the same program.
+        places = self._places(positions, start)
         x = self.embedding(tokens)
-        for layer in self.layers:
-            x = layer(x, cos, sin, positions, start)
+        for layer, core in zip(self.layers, self._cores(), strict=True):
+            x = layer(x, cos, sin, places[core.kind])
         if not self.full_logits:
             x = x[:, -1]
         logits: Tensor = self.head(self.norm(x))
         return logits
+
+    def _places(self, positions: Tensor, start: int) -> Mapping[Hashable, Any]:
+        """What layers of the same kind share in this call."""
+        cores = {core.kind: core for core in self._cores()}
+        return {kind: core.place(positions, start, self.rope) for kind, core in cores.items()}
+
+    def _cores(self) -> list[AttentionCore]:
+        layers: Any = self.layers
+        return [layer.attention.core for layer in layers]

@@ -79,7 +79,7 @@ def decoder_params(
         output_bias=attention_bias and qkv_bias is None,
         mlp_bias=bool(config.get("mlp_bias", False)),
         qk_norm=bool(config.get("use_qk_norm", False)) if qk_norm is None else qk_norm,
-        sliding_window=_sliding_window(config),
+        **_windows(config),
     )
 
 
@@ -147,18 +147,24 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
         )
 
 
-def _sliding_window(config: Mapping[str, Any]) -> int | None:
-    """The window in tokens, if some layer has one that is shorter than the model's context."""
+def _windows(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The window in tokens and the layers that have it, if it is shorter than the context."""
     window = config.get("sliding_window")
     if not window or not config.get("use_sliding_window", True):
-        return None
+        return {}
     layer_types = config.get("layer_types")
-    if layer_types and SLIDING not in layer_types:
-        return None
-    # Layers from max_window_layers on have the window; without that field all of them.
-    if not layer_types and (config.get("max_window_layers") or 0) >= config["num_hidden_layers"]:
-        return None
-    return int(window) if window < config["max_position_embeddings"] else None
+    if layer_types:
+        windowed = tuple(each == SLIDING for each in layer_types)
+    else:
+        # Layers from max_window_layers on have the window; without that field all of them.
+        first = config.get("max_window_layers") or 0
+        windowed = tuple(layer >= first for layer in range(config["num_hidden_layers"]))
+    if not any(windowed) or window >= config["max_position_embeddings"]:
+        return {}
+    return {
+        "sliding_window": int(window),
+        "windowed_layers": (True,) if all(windowed) else windowed,
+    }
 
 
 def _refuse_magnitudes(rope: Mapping[str, Any]) -> None:

@@ -1,20 +1,28 @@
 """Attention cores: where keys and values are kept, and how queries attend to them.
 
-Each takes q [1, S, n_heads, head_dim], k and v [1, S, n_kv_heads, head_dim], positions [S]
-(int64, consecutive) and ``start``, the first of them as an int, and returns [1, S, n_heads,
-head_dim]. Query head h reads key/value head ``h // (n_heads / n_kv_heads)``.
+Each takes q [1, S, n_heads, head_dim], k and v [1, S, n_kv_heads, head_dim] and a *place*, and
+returns [1, S, n_heads, head_dim]. Query head h reads key/value head ``h // (n_heads /
+n_kv_heads)``. The place is what layers of the same ``kind`` share in one call: made once by the
+``place`` of any of them.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Hashable
+from typing import Any
+
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional
 
+from llmx.model.cache_layout import CacheLayout, Placement, WholeContext
 from llmx.model.ops import AttentionShape
+from llmx.model.rope import RotaryEmbedding
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Masked attention over [1, S, H, D] queries and [1, T, Hkv, D] keys; mask [S, T] of bool."""
     repeats = q.shape[2] // k.shape[2]
     k = k.repeat_interleave(repeats, dim=2)
@@ -25,23 +33,55 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return out.transpose(1, 2)
 
 
-class UncachedAttention(nn.Module):
-    """Causal attention within one call; nothing is kept between calls."""
+class AttentionCore(nn.Module):
+    """What all cores have. Buffers of their own are caches.
+
+    Attributes:
+        layout: which tokens are kept.
+        kind: equal for cores that can share a place.
+    """
+
+    def __init__(self, layout: CacheLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        # Now: torch.export traces with proxies, whose type is another.
+        self.kind: Hashable = (type(self), layout)
+
+    @abstractmethod
+    def place(self, positions: Tensor, start: int, rope: RotaryEmbedding) -> Any:
+        """For a call's consecutive positions [S] int64, of which ``start`` is the first."""
+
+
+def cache_bytes(model: nn.Module) -> int:
+    """Bytes of all caches of a model."""
+    return sum(
+        buffer.nbytes
+        for module in model.modules()
+        if isinstance(module, AttentionCore)
+        for buffer in module.buffers(recurse=False)
+    )
+
+
+class UncachedAttention(AttentionCore):
+    """Attention within one call; nothing is kept between calls."""
 
     def __init__(self, shape: AttentionShape) -> None:
-        super().__init__()
+        super().__init__(shape.layout)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, start: int) -> Tensor:
-        return _attend(q, k, v, positions.unsqueeze(1) >= positions.unsqueeze(0))
+    def place(self, positions: Tensor, start: int, rope: RotaryEmbedding) -> Tensor:
+        return self.layout.visible(positions.unsqueeze(1), positions)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, place: Tensor) -> Tensor:
+        return attend(q, k, v, place)
 
 
-class _Cached(nn.Module):
+class _Cached(AttentionCore):
     k_cache: Tensor
     v_cache: Tensor
 
     def __init__(self, shape: AttentionShape) -> None:
-        super().__init__()
-        size = (1, shape.max_context_length, shape.n_kv_heads, shape.head_dim)
+        super().__init__(shape.layout)
+        size = (1, shape.layout.slots, shape.n_kv_heads, shape.head_dim)
         self.register_buffer("k_cache", torch.zeros(size, dtype=shape.dtype, device="cpu"))
         self.register_buffer("v_cache", torch.zeros(size, dtype=shape.dtype, device="cpu"))
 
@@ -49,11 +89,57 @@ class _Cached(nn.Module):
 class CachedAttention(_Cached):
     """KV cache and attention in plain PyTorch operators, for any backend."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, start: int) -> Tensor:
-        self.k_cache.index_copy_(1, positions, k)
-        self.v_cache.index_copy_(1, positions, v)
-        slots = torch.arange(self.k_cache.shape[1], device=positions.device)
-        return _attend(q, self.k_cache, self.v_cache, positions.unsqueeze(1) >= slots)
+    def place(self, positions: Tensor, start: int, rope: RotaryEmbedding) -> Placement:
+        return self.layout.place(positions)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, place: Placement) -> Tensor:
+        self.k_cache.index_copy_(1, place.slots, k)
+        self.v_cache.index_copy_(1, place.slots, v)
+        return attend(q, self.k_cache, self.v_cache, place.visible)
+
+
+@frozen(eq=False)
+class Consecutive:
+    """Tokens in slots of their own from ``start`` on, each seeing all before it."""
+
+    start: int
+
+    def write(self, value: Tensor, cache: Tensor) -> None:
+        torch.ops.llama.update_cache(value, cache, self.start)
+
+    @property
+    def masking(self) -> tuple[int, Tensor | None, float, bool]:
+        """start_pos, attn_mask, dropout and is_causal of the custom attention operators."""
+        return self.start, None, 0.0, True
+
+
+@frozen(eq=False)
+class Scattered:
+    """Tokens in ``slots`` [1, N]; ``bias`` [S, all slots] is 0 or minus infinity."""
+
+    slots: Tensor
+    bias: Tensor
+
+    def write(self, value: Tensor, cache: Tensor) -> None:
+        torch.ops.llama.update_cache_with_indices(value, cache, 0, self.slots)
+
+    @property
+    def masking(self) -> tuple[int, Tensor | None, float, bool]:
+        """As of ``Consecutive``."""
+        return 0, self.bias, 0.0, False
+
+
+def fused_place(
+    layout: CacheLayout, positions: Tensor, start: int, dtype: torch.dtype
+) -> Consecutive | Scattered:
+    """How ExecuTorch's custom operators are told of a layout; ``dtype`` is the bias's."""
+    if isinstance(layout, WholeContext):
+        return Consecutive(start)
+    placement = layout.place(positions)
+    seen = torch.zeros((), dtype=dtype, device=positions.device)
+    return Scattered(
+        placement.slots.unsqueeze(0), torch.where(placement.visible, seen, float("-inf"))
+    )
 
 
 class FusedCachedAttention(_Cached):
@@ -63,10 +149,13 @@ class FusedCachedAttention(_Cached):
         super().__init__(shape)
         from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (registers ops)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, start: int) -> Tensor:
-        torch.ops.llama.update_cache(k, self.k_cache, start)
-        torch.ops.llama.update_cache(v, self.v_cache, start)
-        out: Tensor = torch.ops.llama.custom_sdpa(
-            q, self.k_cache, self.v_cache, start, None, 0.0, True
-        )
+    def place(
+        self, positions: Tensor, start: int, rope: RotaryEmbedding
+    ) -> Consecutive | Scattered:
+        return fused_place(self.layout, positions, start, self.k_cache.dtype)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, place: Consecutive | Scattered) -> Tensor:
+        place.write(k, self.k_cache)
+        place.write(v, self.v_cache)
+        out: Tensor = torch.ops.llama.custom_sdpa(q, self.k_cache, self.v_cache, *place.masking)
         return out

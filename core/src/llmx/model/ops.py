@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from attrs import frozen
+from attrs import Factory, field, frozen
 from torch import nn
 
+from llmx.model.params import Sinks
+
 if TYPE_CHECKING:
+    from llmx.config import ExportJob
+    from llmx.model.cache_layout import CacheLayout
+    from llmx.model.kv_cache import AttentionCore
     from llmx.quantize.codes import Codes
 
 
 @frozen(kw_only=True)
 class AttentionShape:
-    """What an attention core is built for: head counts, elements per head, tokens of context."""
+    """What an attention core is built for: head counts, elements per head, kept tokens."""
 
     n_heads: int
     n_kv_heads: int
     head_dim: int
-    max_context_length: int
+    layout: CacheLayout
     dtype: torch.dtype
 
 
@@ -30,8 +35,8 @@ NormFactory = Callable[[int, float], nn.Module]
 RotateHalfFactory = Callable[[int, int], nn.Module]
 """(head_dim, rotary_dim) to a module on [..., head_dim], see ``rope.RotateHalf``."""
 
-AttentionFactory = Callable[[AttentionShape], nn.Module]
-"""To a module (q [1, S, H, D], k [1, S, Hkv, D], v, positions [S], start) -> [1, S, H, D]."""
+AttentionFactory = Callable[[AttentionShape], "AttentionCore"]
+"""To a module (q [1, S, H, D], k [1, S, Hkv, D], v, place) -> [1, S, H, D], see ``kv_cache``."""
 
 QuantizedLinearFactory = Callable[[nn.Linear, "Codes"], nn.Module]
 """(float layer, its rounded weight) to the layer that computes with it, see ``quantize.linear``."""
@@ -67,31 +72,66 @@ class BuildOptions:
 
     Attributes:
         dtype: of activations, caches and unquantized weights.
-        max_context_length: tokens that the KV cache holds.
+        max_context_length: tokens that a text may have.
+        longest_call: most tokens in one call.
+        windows: tokens that layers attend to, a pattern that repeats; 0 is all. Empty: as the
+            model has them.
+        sinks: for texts beyond what the model was made for.
         full_logits: logits of every position instead of the last one's only.
     """
 
     dtype: torch.dtype
     max_context_length: int
+    longest_call: int = field(
+        default=Factory(lambda self: self.max_context_length, takes_self=True)
+    )
+    windows: Sequence[int] = ()
+    sinks: Sinks | None = None
     full_logits: bool = False
 
+    @property
+    def position_span(self) -> int:
+        """Tokens by which a query and what it attends to can be apart, plus 1."""
+        return self.max_context_length if self.sinks is None else self.sinks.tokens
 
-def plain_ops(*, kv_cache: bool, fused_attention: bool) -> ModelOps:
-    """Flavours in plain PyTorch, attention as the job asks; quantized weights as torchao's."""
-    from llmx.model.kv_cache import CachedAttention, FusedCachedAttention, UncachedAttention
+
+def plain_ops(*, kv_cache: bool, fused_attention: bool, int8_cache: bool) -> ModelOps:
+    """Flavours in plain PyTorch, attention as these options say; quantized weights as torchao's."""
     from llmx.model.norm import RMSNorm
     from llmx.model.rope import RotateHalf
     from llmx.quantize.embedding import QuantizedEmbedding, table_as_kernels_read_it
     from llmx.quantize.linear import affine_linear
 
-    attention: AttentionFactory = UncachedAttention
-    if kv_cache:
-        attention = FusedCachedAttention if fused_attention else CachedAttention
     return ModelOps(
         norm=RMSNorm,
         rotate_half=RotateHalf,
-        attention=attention,
+        attention=_attention(kv_cache, fused_attention, int8_cache),
         quantized_linear=affine_linear,
         quantized_embedding=QuantizedEmbedding,
         shared_table=table_as_kernels_read_it,
     )
+
+
+def ops_for(job: ExportJob) -> ModelOps:
+    """``plain_ops`` with attention as a job asks."""
+    return plain_ops(
+        kv_cache=job.model.use_kv_cache,
+        fused_attention=job.model.use_sdpa_with_kv_cache,
+        int8_cache=job.model.quantize_kv_cache,
+    )
+
+
+def _attention(kv_cache: bool, fused: bool, int8: bool) -> AttentionFactory:
+    from llmx.model.int8_kv_cache import FusedInt8CachedAttention, Int8CachedAttention
+    from llmx.model.kv_cache import CachedAttention, FusedCachedAttention, UncachedAttention
+
+    match kv_cache, fused, int8:
+        case False, _, _:
+            return UncachedAttention
+        case True, True, True:
+            return FusedInt8CachedAttention
+        case True, False, True:
+            return Int8CachedAttention
+        case True, True, False:
+            return FusedCachedAttention
+    return CachedAttention

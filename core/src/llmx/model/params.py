@@ -59,7 +59,8 @@ class DecoderParams:
     Sizes are counts of elements, ``max_position`` is in tokens. ``head_dim`` need not be
     ``dim / n_heads``. ``rotary_dim`` (even, at most ``head_dim``) leading elements of each head
     are rotated; the rest pass through. ``sliding_window`` is how many tokens the layers that have
-    a window attend to; the decoder has none, and so computes contexts up to that length only.
+    a window attend to, the own one included; ``windowed_layers`` says which do, as a pattern that
+    repeats.
     """
 
     dim: int = field(validator=validators.gt(0))
@@ -79,7 +80,10 @@ class DecoderParams:
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
-    sliding_window: int | None = None
+    sliding_window: int | None = field(
+        default=None, validator=validators.optional(validators.gt(0))
+    )
+    windowed_layers: tuple[bool, ...] = (True,)
 
     def __attrs_post_init__(self) -> None:
         if self.rotary_dim == 0:
@@ -104,10 +108,10 @@ class DecoderParams:
                     f"the model has {self.rotary_dim // 2} rotary frequencies"
                 )
 
-    @property
-    def context_limit(self) -> int:
-        """Tokens of context that are computed as the model was trained."""
-        return min(self.max_position, self.sliding_window or self.max_position)
+    def layer_window(self, layer: int) -> int | None:
+        """Tokens that a layer attends to; ``None`` if all."""
+        windowed = self.windowed_layers[layer % len(self.windowed_layers)]
+        return self.sliding_window if windowed else None
 
     @property
     def parameter_count(self) -> int:
@@ -125,6 +129,19 @@ class DecoderParams:
     def kv_bytes_per_token(self, element_bytes: int) -> int:
         """Bytes that one token adds to the KV cache, over all layers."""
         return 2 * self.n_layers * self.n_kv_heads * self.head_dim * element_bytes
+
+
+@frozen
+class Sinks:
+    """Attend to the first ``sinks`` tokens and the last ``window`` ones, in texts of any length."""
+
+    sinks: int
+    window: int
+
+    @property
+    def tokens(self) -> int:
+        """All that a token attends to."""
+        return self.sinks + self.window
 
 
 @frozen(kw_only=True)

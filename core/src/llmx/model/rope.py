@@ -69,7 +69,7 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         # Real values even while the model's parameters are built on the meta device.
         with torch.device("cpu"):
-            frequencies, self.factor = inverse_frequencies(params, build.max_context_length)
+            frequencies, self.factor = inverse_frequencies(params, build.position_span)
         self.dtype = build.dtype
         half = params.rotary_dim // 2
         self.padding = params.head_dim - 2 * half
@@ -77,10 +77,20 @@ class RotaryEmbedding(nn.Module):
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """positions [S], int64 -> cos, sin, each [1, S, 1, head_dim]."""
-        angles = positions.float().unsqueeze(-1) * self.frequencies
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = self._cos_sin(positions)
         if self.factor != 1.0:
             cos, sin = cos * self.factor, sin * self.factor
+        return self._shaped(cos, sin)
+
+    def turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``forward``, to turn what is rotated already: without the factor on magnitudes."""
+        return self._shaped(*self._cos_sin(positions))
+
+    def _cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = positions.float().unsqueeze(-1) * self.frequencies
+        return angles.cos(), angles.sin()
+
+    def _shaped(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         cos = torch.cat((cos, cos), dim=-1)
         sin = torch.cat((sin, sin), dim=-1)
         if self.padding:
@@ -88,6 +98,24 @@ class RotaryEmbedding(nn.Module):
             sin = nn.functional.pad(sin, (0, self.padding), value=0.0)
         shape = (1, -1, 1, cos.shape[-1])
         return cos.view(shape).to(self.dtype), sin.view(shape).to(self.dtype)
+
+
+class EndlessRotaryEmbedding(RotaryEmbedding):
+    """For positions far beyond the model's context, of which only differences matter.
+
+    fp32 holds angles to 1e-7 of their size: after a million tokens those of neighbours would
+    differ by a random 0.1.
+    """
+
+    def _cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = positions.double().unsqueeze(-1) * self.frequencies.double()
+        return angles.cos().float(), angles.sin().float()
+
+
+def rotary_embedding(params: DecoderParams, build: BuildOptions) -> RotaryEmbedding:
+    """The flavour that the job's context needs."""
+    kind = RotaryEmbedding if build.sinks is None else EndlessRotaryEmbedding
+    return kind(params, build)
 
 
 class RotateHalf(nn.Module):

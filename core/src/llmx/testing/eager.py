@@ -49,7 +49,7 @@ def load_eager(
     options = BuildOptions(
         dtype=torch.float32, max_context_length=max_context_length, full_logits=True
     )
-    ops = plain_ops(kv_cache=True, fused_attention=False)
+    ops = plain_ops(kv_cache=True, fused_attention=False, int8_cache=False)
     with torch.device("meta"):
         model = family.build_model(params=params, ops=ops, build=options)
     tied = {"embedding.weight": "head.weight"} if params.tied_embeddings else {}

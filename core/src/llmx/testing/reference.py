@@ -55,7 +55,7 @@ def hf_fields(params: DecoderParams) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_theta": params.rope_theta, "rope_type": "default"}
     if params.rotary_dim != params.head_dim:
         rope["partial_rotary_factor"] = params.rotary_dim / params.head_dim
-    fields = {
+    fields: dict[str, Any] = {
         "hidden_size": params.dim,
         "num_hidden_layers": params.n_layers,
         "num_attention_heads": params.n_heads,
@@ -70,6 +70,11 @@ def hf_fields(params: DecoderParams) -> dict[str, Any]:
         "mlp_bias": params.mlp_bias,
         "sliding_window": params.sliding_window,
     }
+    if not all(params.windowed_layers):
+        fields["layer_types"] = [
+            "full_attention" if params.layer_window(layer) is None else "sliding_attention"
+            for layer in range(params.n_layers)
+        ]
     match params.rope_scaling:
         case FrequencyRope() as scaling:
             rope |= {"rope_type": "llama3", **_scaling_fields(scaling)}

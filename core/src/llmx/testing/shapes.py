@@ -47,7 +47,7 @@ def meta_decoder_shapes(family: FamilySpec, params: DecoderParams) -> dict[str, 
     with torch.device("meta"):
         model: nn.Module = family.build_model(
             params=params,
-            ops=plain_ops(kv_cache=False, fused_attention=False),
+            ops=plain_ops(kv_cache=False, fused_attention=False, int8_cache=False),
             build=options,
         )
     return {
