@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from torch import nn
 
 from llmx import Artifact, ExportJob, export
 from llmx.config import load_job
 from llmx.lower.build import draw, fill
-from llmx.lower.source import open_source, resolve_lengths
+from llmx.lower.context import resolve_lengths
+from llmx.lower.source import open_source
 from llmx.plugins import load
 from llmx.progress import Silent, Stages
 from llmx.quantize.rounding import rounding_for_linears
@@ -59,11 +61,12 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
 
 
 @pytest.fixture(scope="session")
-def eager() -> Callable[[Artifact], nn.Module]:
-    """The eager model of the job that an artifact records."""
+def eager() -> Callable[..., nn.Module]:
+    """The eager model of the job that an artifact records, with other options of ``model``."""
 
-    def rebuild(artifact: Artifact) -> nn.Module:
+    def rebuild(artifact: Artifact, **options: Any) -> nn.Module:
         job = load_job(config=artifact.folder / "llmx.json").job
+        job = attrs.evolve(job, model=attrs.evolve(job.model, **options))
         plugins = load(job.base.model_class, job.backend.name)
         source = open_source(job.base, plugins.family, Silent())
         job = resolve_lengths(job, source.params)

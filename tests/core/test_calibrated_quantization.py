@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from llmx import ConfigError
 from llmx.config import BaseOptions, ExportJob, QuantizationOptions
 from llmx.model.decoder import Decoder
 from llmx.model.ops import BuildOptions, plain_ops
-from llmx.model.params import DecoderParams
+from llmx.model.params import DecoderParams, Sinks
 from llmx.quantize.account import WeightRecord
 from llmx.quantize.calibrated import Calibration
 from llmx.quantize.calibration import calibration_text, random_sequences, token_sequences
@@ -58,9 +59,12 @@ def build(
     head_bits: int = 4,
     fused: bool = True,
     full_logits: bool = True,
+    **context: Any,
 ) -> tuple[nn.Module, list[WeightRecord]]:
-    ops = plain_ops(kv_cache=True, fused_attention=fused)
-    options = BuildOptions(dtype=torch.float32, max_context_length=64, full_logits=full_logits)
+    ops = plain_ops(kv_cache=True, fused_attention=fused, int8_cache=False)
+    options = BuildOptions(
+        dtype=torch.float32, max_context_length=64, full_logits=full_logits, **context
+    )
     with torch.device("meta"):
         model = Decoder(PARAMS, ops, options)
     schemes = {
@@ -85,10 +89,10 @@ def calibrated() -> tuple[nn.Module, list[WeightRecord]]:
     return build(Calibration(texts(), call))
 
 
-def divergence(model: nn.Module) -> float:
+def divergence(model: nn.Module, **context: Any) -> float:
     """Mean KL divergence from the float model on tokens that were not calibrated on, in nats."""
     held_out = random_sequences(80, length=60, limit=4, seed=7)
-    exact, _ = build(None, bits=None)
+    exact, _ = build(None, bits=None, **context)
     total = 0.0
     for tokens in held_out:
         wanted = call(exact, tokens)[0].log_softmax(-1)
@@ -100,6 +104,13 @@ def divergence(model: nn.Module) -> float:
 def test_the_model_stays_closer_to_its_float_self() -> None:
     uncalibrated, _ = build(None)
     assert divergence(calibrated()[0]) < 0.9 * divergence(uncalibrated)
+
+
+@pytest.mark.parametrize("context", [{"windows": [0, 8, 0]}, {"sinks": Sinks(2, 12)}])
+def test_each_layer_is_rounded_for_what_its_cache_keeps(context: dict[str, Any]) -> None:
+    uncalibrated, _ = build(None, **context)
+    model, _ = build(Calibration(texts(), call), **context)
+    assert divergence(model, **context) < 0.9 * divergence(uncalibrated, **context)
 
 
 def test_the_same_text_gives_the_same_integers() -> None:
@@ -151,7 +162,7 @@ def test_caches_are_left_as_they_were(fused: bool) -> None:
 
 
 def test_a_layer_is_finished_before_the_next_is_read() -> None:
-    ops = plain_ops(kv_cache=True, fused_attention=False)
+    ops = plain_ops(kv_cache=True, fused_attention=False, int8_cache=False)
     options = BuildOptions(dtype=torch.float32, max_context_length=64)
     with torch.device("meta"):
         model = Decoder(PARAMS, ops, options).eval()

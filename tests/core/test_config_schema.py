@@ -35,6 +35,10 @@ OURS = {
 BASE = BaseOptions(model_class="any")
 
 
+def cached(**options: object) -> ModelOptions:
+    return ModelOptions(use_kv_cache=True, **options)
+
+
 def older_defaults() -> dict[str, object]:
     from executorch.extension.llm.export.config.llm_config import LlmConfig
 
@@ -68,8 +72,7 @@ def test_every_option_is_documented():
 @pytest.mark.parametrize(
     ("section", "options", "key"),
     [
-        ("model", ModelOptions(use_kv_cache=True, quantize_kv_cache=True), "quantize_kv_cache"),
-        ("model", ModelOptions(use_attention_sink="4,64"), "use_attention_sink"),
+        ("model", ModelOptions(static_quantize_kv_cache=True), "static_quantize_kv_cache"),
         ("base", BaseOptions(model_class="any", use_lora=8), "use_lora"),
         ("export", ExportOptions(export_only=True), "export_only"),
         ("debug", DebugOptions(generate_etrecord=True), "generate_etrecord"),
@@ -87,6 +90,21 @@ def test_options_that_are_not_there_yet_are_refused(section, options, key):
     [
         ("model", ModelOptions(use_sdpa_with_kv_cache=True), "needs model.use_kv_cache"),
         ("model", ModelOptions(enable_dynamic_shape=False), "needs model.use_kv_cache"),
+        ("model", ModelOptions(quantize_kv_cache=True), "quantize_kv_cache needs model.use_kv"),
+        ("model", ModelOptions(use_attention_sink="4,64"), "attention_sink needs model.use_kv"),
+        ("model", ModelOptions(local_global_attention=[8]), "attention needs model.use_kv_cache"),
+        ("model", cached(local_global_attention=[]), "must have one window or more"),
+        ("model", cached(local_global_attention=[0, -1]), r"is \[0, -1\]"),
+        ("model", cached(use_attention_sink="4"), "'4' is not '<sink>,<window>'"),
+        ("model", cached(use_attention_sink="4,2044,1024"), "is not '<sink>,<window>'"),
+        ("model", cached(use_attention_sink="0,64"), "must both be at least 1 token"),
+        ("model", cached(use_attention_sink="4,0"), "must both be at least 1 token"),
+        ("model", cached(use_attention_sink="4,125"), "128 is shorter than sink and window"),
+        (
+            "model",
+            cached(use_attention_sink="4,64", local_global_attention=[0, 64]),
+            "use_attention_sink 4,64 contradicts model.local_global_attention",
+        ),
         ("export", ExportOptions(max_seq_length=256), "128 is shorter than .*max_seq_length 256"),
         ("export", ExportOptions(max_seq_length=0), "max_seq_length is 0"),
         ("export", ExportOptions(max_context_length=-1), "max_context_length is -1"),

@@ -16,7 +16,8 @@ from llmx.checkpoint.lora import open_lora
 from llmx.config.adapter import Adapter, parse_adapter
 from llmx.lower.adapter import merged
 from llmx.lower.build import draw, fill
-from llmx.lower.source import open_source, resolve_lengths
+from llmx.lower.context import resolve_lengths
+from llmx.lower.source import open_source
 from llmx.plugins import load
 from llmx.progress import Silent, Stages
 from llmx.quantize.rounding import rounding_for_linears

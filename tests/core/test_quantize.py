@@ -53,7 +53,7 @@ def load(
         model,
         tensors,
         schemes,
-        ops=plain_ops(kv_cache=False, fused_attention=False),
+        ops=plain_ops(kv_cache=False, fused_attention=False, int8_cache=False),
         dtype=torch.float32,
         tied=tied or {},
         rounding=rounding,

@@ -50,7 +50,7 @@ def load(
         dtype=torch.float32,
         tied={},
         rounding=largest_value,
-        ops=plain_ops(kv_cache=False, fused_attention=False),
+        ops=plain_ops(kv_cache=False, fused_attention=False, int8_cache=False),
         imports=rules,
     )
     return record, model["part"]

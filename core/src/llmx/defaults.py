@@ -117,13 +117,11 @@ class BackendDefaults:
     def model_ops(self, job: ExportJob) -> ModelOps:
         import attrs
 
-        from llmx.model.ops import plain_ops
+        from llmx.model.ops import ops_for
         from llmx.quantize.embedding import QuantizedEmbedding
         from llmx.quantize.linear import RowLinear
 
-        ops = plain_ops(
-            kv_cache=job.model.use_kv_cache, fused_attention=job.model.use_sdpa_with_kv_cache
-        )
+        ops = ops_for(job)
         if job.backend.name is not None:
             return ops
         # Nothing fuses torchao's operators then, and the runtime has no kernels for them.

@@ -104,13 +104,11 @@ def _check_modes(job: ExportJob) -> None:
 
 @hookimpl
 def model_ops(job: ExportJob) -> ModelOps:
-    from llmx.model.ops import plain_ops
+    from llmx.model.ops import ops_for
     from llmx.quantize.embedding import QuantizedEmbedding
     from llmx_backend_torchao.kernels import LowBitEmbedding, LowBitLinear, LowBitTable
 
-    ops = plain_ops(
-        kv_cache=job.model.use_kv_cache, fused_attention=job.model.use_sdpa_with_kv_cache
-    )
+    ops = ops_for(job)
     embedding = job.quantization.embedding_quantize or ""
     return attrs.evolve(
         ops,

@@ -86,12 +86,10 @@ def check(job: ExportJob) -> None:
 
 @hookimpl
 def model_ops(job: ExportJob) -> ModelOps:
-    from llmx.model.ops import plain_ops
+    from llmx.model.ops import ops_for
     from llmx_backend_xnnpack.weight_only import quantized_linear
 
-    ops = plain_ops(
-        kv_cache=job.model.use_kv_cache, fused_attention=job.model.use_sdpa_with_kv_cache
-    )
+    ops = ops_for(job)
     # The blockwise 4-bit kernels take groups of 32 channels and multiples of it, those for 8 bits
     # whole rows, and all of them fp32 activations.
     return attrs.evolve(

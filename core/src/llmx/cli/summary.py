@@ -93,13 +93,15 @@ def _delegation(delegation: Mapping[str, Any]) -> str:
 
 def _context(manifest: Mapping[str, Any]) -> str:
     length = manifest["config"]["export"]["max_context_length"]
-    if not manifest["config"]["model"]["use_kv_cache"]:
+    model = manifest["config"]["model"]
+    if not model["use_kv_cache"]:
         return f"{length} tokens, no KV cache"
-    per_token = manifest["model"]["kv_bytes_per_token"]
-    return (
-        f"{length} tokens, {length * per_token / MEGA:.1f} MB of KV cache "
-        f"({per_token / 1e3:.1f} kB a token)"
-    )
+    kind = "int8 KV cache" if model["quantize_kv_cache"] else "KV cache"
+    cache = f"{manifest['model']['kv_cache_bytes'] / MEGA:.1f} MB of {kind}"
+    if model["use_attention_sink"] is None:
+        return f"{length} tokens, {cache}"
+    sinks, window = model["use_attention_sink"].split(",")
+    return f"the first {int(sinks)} and the last {int(window)} of {length} tokens, {cache}"
 
 
 def _checks(checks: list[Mapping[str, Any]]) -> str:

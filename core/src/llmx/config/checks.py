@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from llmx.config.context_checks import check_context
 from llmx.errors import ConfigError
 from llmx.names import did_you_mean
 
@@ -31,6 +32,7 @@ def check_job(job: ExportJob) -> None:
     _check_base(job)
     _check_model(job.model)
     _check_shared_embedding(job)
+    check_context(job.model, job.export)
     _check_lengths(job.export)
     _check_quantization(job.quantization)
 

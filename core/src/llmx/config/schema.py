@@ -81,23 +81,18 @@ class ModelOptions:
         False, "One quantized table for embedding and head, as embedding_quantize says."
     )
     expand_rope_table: bool = option(
-        False, "Rope tables expanded over the head dimension.",
-        unsupported="leave it out; it changes no result",
-    )  # fmt: skip
+        False, "Rope factors over the whole head dimension; they always are."
+    )
     use_attention_sink: str | None = option(
-        None, "'<sink>,<window>': keep the first tokens when the cache is full.",
-        unsupported="raise export.max_context_length instead",
-    )  # fmt: skip
+        None, "'<sink>,<window>': endless texts, by their first and their last tokens."
+    )
     output_prune_map: str | None = option(
         None, "JSON map of output tokens to keep.", unsupported="export the full vocabulary"
     )
     input_prune_map: str | None = option(
         None, "JSON map of input tokens to keep.", unsupported="export the full vocabulary"
     )
-    quantize_kv_cache: bool = option(
-        False, "Keep the KV cache in int8, scaled per token.",
-        unsupported="leave it out; the cache keeps the model's float type",
-    )  # fmt: skip
+    quantize_kv_cache: bool = option(False, "Keep the KV cache in int8, scaled per token and head.")
     static_quantize_kv_cache: bool = option(
         False, "Keep the KV cache in int8 with one fixed scale.",
         unsupported="leave it out; the cache keeps the model's float type",
@@ -106,9 +101,8 @@ class ModelOptions:
         1.0 / 127.0, "That fixed scale.", unsupported="leave it out"
     )
     local_global_attention: list[int] | None = option(
-        None, "Sliding window per layer in tokens, repeated as a pattern; 0 is global.",
-        unsupported="leave it out; every layer attends to the whole context",
-    )  # fmt: skip
+        None, "Sliding window per layer in tokens, repeated as a pattern; 0 is global."
+    )
     use_moe_quantized_op: bool = option(
         False, "Fused operator for mixture-of-experts layers.",
         unsupported="leave it out; the decoder is dense",

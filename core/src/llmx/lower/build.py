@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from llmx.checkpoint import IntegerWeight, WeightMap, apply_stored, plan
 from llmx.config import ExportJob
+from llmx.config.context_checks import attention_sinks
 from llmx.errors import CheckpointError, ConfigError
 from llmx.lower.adapter import merged
 from llmx.lower.source import Source
@@ -58,15 +59,9 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
             share which the checkpoint does not tie.
     """
     params, dtype = source.params, DTYPES[job.model.dtype_override]
-    assert job.export.max_context_length is not None
-    options = BuildOptions(
-        dtype=dtype,
-        max_context_length=job.export.max_context_length,
-        full_logits=job.debug.generate_full_logits,
-    )
     ops = plugins.backend.model_ops(job=job)
     with torch.device("meta"):
-        model = plugins.family.build_model(params=params, ops=ops, build=options)
+        model = plugins.family.build_model(params=params, ops=ops, build=build_options(job))
     tied = TIED if params.tied_embeddings else {}
     shared = SHARED if job.model.use_shared_embedding else {}
     if shared and not tied:
@@ -100,6 +95,20 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
             scheme.activations == "int8" and isinstance(model.get_submodule(name), nn.Linear)
             for name, scheme in schemes.items()
         ),
+    )
+
+
+def build_options(job: ExportJob) -> BuildOptions:
+    """What the job, whose lengths are resolved, asks of the model."""
+    assert job.export.max_context_length is not None
+    assert job.export.max_seq_length is not None
+    return BuildOptions(
+        dtype=DTYPES[job.model.dtype_override],
+        max_context_length=job.export.max_context_length,
+        longest_call=job.export.max_seq_length if job.model.enable_dynamic_shape else 1,
+        windows=job.model.local_global_attention or (),
+        sinks=attention_sinks(job.model),
+        full_logits=job.debug.generate_full_logits,
     )
 
 

@@ -18,11 +18,13 @@ from llmx.errors import LoweringError
 from llmx.lower.build import Blueprint, draw, fill
 from llmx.lower.bundle import write_tokenizer
 from llmx.lower.calibrate import calibration_of
+from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.layers import lower_layers
 from llmx.lower.methods import constant_methods
 from llmx.lower.program import finish
 from llmx.lower.shared_data import store_once
-from llmx.lower.source import Source, context_notes, open_source, resolve_lengths
+from llmx.lower.source import Source, open_source
+from llmx.model.kv_cache import cache_bytes
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
@@ -102,7 +104,7 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
             "versions": versions(plugins),
             "config": job.to_dict(),
             "source": describe_source(source.checkpoint, source.adapter, hashes.result()),
-            "model": describe_model(source.params, tokens, blueprint.dtype.itemsize),
+            "model": describe_model(source.params, tokens, cache_bytes(blueprint.model)),
             "program": program,
             "tokenizer": None if tokenizer is None else tokenizer.name,
             "chat_template": _chat_template(source.checkpoint, plugins),

@@ -10,14 +10,12 @@ from attrs import frozen
 from llmx.checkpoint import Checkpoint
 from llmx.checkpoint.companions import read_companions
 from llmx.checkpoint.lora import open_lora
-from llmx.config import BaseOptions, ExportJob
+from llmx.config import BaseOptions
 from llmx.detect import refuse_mismatch
-from llmx.errors import CheckpointError, ConfigError
+from llmx.errors import CheckpointError
 from llmx.hookspecs import FamilySpec
-from llmx.model.params import DecoderParams, LongRope
+from llmx.model.params import DecoderParams
 from llmx.progress import Progress
-
-AUTOMATIC_CONTEXT = 2048
 
 
 @frozen
@@ -89,45 +87,3 @@ def _check_size(params: DecoderParams, published: DecoderParams, size: str, sour
             f"{source} is not of size {size}: {'; '.join(differing)}",
             remedy="leave --size out to take the checkpoint as it is",
         )
-
-
-def resolve_lengths(job: ExportJob, params: DecoderParams) -> ExportJob:
-    """The job with its automatic lengths filled in, in tokens.
-
-    Raises:
-        ConfigError: a context longer than the model was made for.
-    """
-    lengths = job.export
-    context = lengths.max_context_length
-    if context is None:
-        context = min(AUTOMATIC_CONTEXT, params.context_limit)
-    if context > params.max_position:
-        raise ConfigError(
-            f"export.max_context_length={context} is more than the {params.max_position} tokens "
-            "that the model was made for",
-            remedy=f"use at most {params.context_limit}",
-        )
-    if context > params.context_limit:
-        raise ConfigError(
-            f"export.max_context_length={context}: the model attends to {params.context_limit} "
-            "tokens only, a sliding window that llmx does not have",
-            remedy=f"use --max-context-length {params.context_limit}",
-        )
-    sequence = context if lengths.max_seq_length is None else lengths.max_seq_length
-    resolved = attrs.evolve(lengths, max_context_length=context, max_seq_length=sequence)
-    return attrs.evolve(job, export=resolved)
-
-
-def context_notes(job: ExportJob, params: DecoderParams) -> list[str]:
-    """What the chosen context length decides about the model, for people to know.
-
-    A program has one set of rotary factors, where the reference switches with the text's length.
-    """
-    context, scaling = job.export.max_context_length, params.rope_scaling
-    assert context is not None
-    if not isinstance(scaling, LongRope) or context <= scaling.original_max_position:
-        return []
-    return [
-        f"a context of {context} tokens takes the rotary factors for long texts, also for texts "
-        f"of up to {scaling.original_max_position}"
-    ]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from llmx.lower.payload import IrregularError
+from llmx.model.kv_cache import AttentionCore
 
 TEMPLATE_LAYERS = 3
 
@@ -33,7 +34,9 @@ def template_of(model: nn.Module) -> nn.Module:
 
 def _structure(layer: nn.Module) -> list[tuple[Any, ...]]:
     tensors = [*layer.named_parameters(), *layer.named_buffers()]
-    return [
+    # Windows show in no shape where caches are as long as the context.
+    cores = [(each.kind,) for each in layer.modules() if isinstance(each, AttentionCore)]
+    return cores + [
         (name, tuple(each.shape), each.dtype, type(each), getattr(each, "block_size", None))
         for name, each in tensors
     ]

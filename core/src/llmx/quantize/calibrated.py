@@ -21,7 +21,13 @@ from llmx.quantize.account import WeightRecord
 from llmx.quantize.codes import Codes
 from llmx.quantize.gptq import Gptq, relative_output_error
 from llmx.quantize.plan import ROW_BITS, Scheme
-from llmx.quantize.probing import Replay, arguments_of, buffers_kept, int8_inputs
+from llmx.quantize.probing import (
+    arguments_of,
+    arguments_of_each,
+    buffers_kept,
+    int8_inputs,
+    replaced,
+)
 from llmx.quiet import native_stderr_captured
 
 LAYERS = "layers"
@@ -43,10 +49,15 @@ class Finisher(Protocol):
 
 @frozen
 class _Text:
-    """One text on its way through the model: hidden states, and what else layers are given."""
+    """One text on its way through the model: hidden states, and what else each layer is given."""
 
     hidden: Tensor
-    rest: tuple[Any, ...]
+    rest: Sequence[tuple[Any, ...]]
+
+    def through(self, layer: nn.Module, index: int) -> Tensor:
+        """The hidden states after the layer of this index."""
+        out: Tensor = layer(self.hidden, *self.rest[index])
+        return out
 
 
 @frozen
@@ -138,14 +149,17 @@ class CalibratedLayers:
         self._states = [self._before_layers(tokens) for tokens in self.calibration.texts]
 
     def _before_layers(self, tokens: Tensor) -> _Text:
-        first = self.model.get_submodule(f"{LAYERS}.0")
-        given = arguments_of(first, lambda: self.calibration.call(self.model, tokens))
-        return _Text(given[0], given[1:])
+        given = arguments_of_each(self._layers, lambda: self.calibration.call(self.model, tokens))
+        return _Text(given[0][0], [each[1:] for each in given])
+
+    @property
+    def _layers(self) -> list[nn.Module]:
+        return list(self.model.get_submodule(LAYERS).children())
 
     # One layer.
 
     def _finish_layer(self, index: int) -> Iterator[WeightRecord]:
-        layer = self.model.get_submodule(f"{LAYERS}.{index}")
+        layer = self._layers[index]
         waiting, self._waiting = self._waiting, {}
         linears = {
             name: module
@@ -155,22 +169,20 @@ class CalibratedLayers:
         results: dict[str, tuple[Codes, float]] = {}
         originals = {name: module.weight for name, module in linears.items()}
         with buffers_kept(layer), int8_inputs(linears, self.finisher.schemes):
-            for group in self._same_inputs(layer, linears):
-                moments = self._moments(layer, linears[group[0]])
+            for group in self._same_inputs(index, linears):
+                moments = self._moments(index, linears[group[0]])
                 for name in group:
                     results[name] = self._solve(linears[name], name, moments)
                 for name in group:
                     rounded = results[name][0].dequantize().to(originals[name].dtype)
                     linears[name].weight = nn.Parameter(rounded, requires_grad=False)
-            self._states = [
-                _Text(layer(each.hidden, *each.rest), each.rest) for each in self._states
-            ]
+            self._states = [_Text(each.through(layer, index), each.rest) for each in self._states]
         for name, linear in linears.items():
             linear.weight = originals[name]
         for name, module in waiting.items():
             yield self.finisher.finish(name, module, *results.get(name, (None, None)))
 
-    def _same_inputs(self, layer: nn.Module, linears: Mapping[str, nn.Linear]) -> list[list[str]]:
+    def _same_inputs(self, index: int, linears: Mapping[str, nn.Linear]) -> list[list[str]]:
         """Names of linear layers in order of use; those that are given one tensor together."""
         names: dict[nn.Module, str] = {module: name for name, module in linears.items()}
         used: list[tuple[str, Tensor]] = []
@@ -180,7 +192,7 @@ class CalibratedLayers:
 
         # Before the hook that rounds: it makes a tensor for each.
         hooks = [each.register_forward_pre_hook(note, prepend=True) for each in names]
-        layer(self._states[0].hidden, *self._states[0].rest)
+        self._states[0].through(self._layers[index], index)
         for hook in hooks:
             hook.remove()
         groups: dict[int, list[str]] = {}
@@ -188,12 +200,12 @@ class CalibratedLayers:
             groups.setdefault(id(tensor), []).append(name)
         return list(groups.values())
 
-    def _moments(self, layer: nn.Module, linear: nn.Linear) -> Tensor:
+    def _moments(self, index: int, linear: nn.Linear) -> Tensor:
         """The mean of x x^T [width, width] over all that the linear layer is given."""
 
         def inputs() -> Iterator[Tensor]:
             for each in self._states:
-                run = partial(layer, each.hidden, *each.rest)
+                run = partial(each.through, self._layers[index], index)
                 yield arguments_of(linear, run)[0]
 
         return _mean_outer_product(inputs())
@@ -206,20 +218,16 @@ class CalibratedLayers:
     # After the layers.
 
     def _head(self, name: str, head: nn.Linear) -> tuple[Codes, float]:
-        layers = self.model.get_submodule(LAYERS)
-
         def inputs() -> Iterator[Tensor]:
             for tokens, each in zip(self.calibration.texts, self._states, strict=True):
                 # Every position takes the place of the last one, which alone may give logits.
-                self.model.layers = nn.ModuleList([Replay(each.hidden.transpose(0, 1))])
+                states = each.hidden.transpose(0, 1)
                 run = partial(self.calibration.call, self.model, tokens)
-                yield arguments_of(head, run)[0]
+                with replaced(self._layers, lambda *_, given=states: given):
+                    yield arguments_of(head, run)[0]
 
-        try:
-            with int8_inputs({name: head}, self.finisher.schemes):
-                moments = _mean_outer_product(inputs())
-        finally:
-            self.model.layers = layers
+        with int8_inputs({name: head}, self.finisher.schemes):
+            moments = _mean_outer_product(inputs())
         return self._solve(head, name, moments)
 
 

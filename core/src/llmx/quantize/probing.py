@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from llmx.quantize.linear import rounded_per_token
 from llmx.quantize.plan import Scheme
@@ -32,15 +32,34 @@ def arguments_of(module: nn.Module, run: Callable[[], object]) -> tuple[Any, ...
     raise AssertionError(f"{type(module).__name__} was not called")
 
 
-class Replay(nn.Module):
-    """In place of all layers: gives what they gave before."""
+def arguments_of_each(
+    modules: Sequence[nn.Module], run: Callable[[], object]
+) -> list[tuple[Any, ...]]:
+    """What ``run`` passes to each of ``modules``, in this order; each gives the first back."""
+    given: list[tuple[Any, ...]] = []
 
-    def __init__(self, states: Tensor) -> None:
-        super().__init__()
-        self.states = states
+    def note(*arguments: Any) -> Any:
+        given.append(arguments)
+        if len(given) == len(modules):
+            raise _Reached
+        return arguments[0]
 
-    def forward(self, *_: Any) -> Tensor:
-        return self.states
+    with replaced(modules, note), suppress(_Reached):
+        run()
+    return given
+
+
+@contextmanager
+def replaced(modules: Iterable[nn.Module], forward: Callable[..., object]) -> Iterator[None]:
+    """Let ``modules`` compute something else; what they are made of stays to be seen."""
+    changed = list(modules)
+    for module in changed:
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
 
 
 @contextmanager

@@ -47,12 +47,12 @@ def describe_source(
     }
 
 
-def describe_model(params: DecoderParams, tokens: TokenIds, element_bytes: int) -> dict[str, Any]:
+def describe_model(params: DecoderParams, tokens: TokenIds, kv_cache_bytes: int) -> dict[str, Any]:
     """Shapes, token ids and the cost of context."""
     return {
         "params": attrs.asdict(params),
         "parameter_count": params.parameter_count,
-        "kv_bytes_per_token": params.kv_bytes_per_token(element_bytes),
+        "kv_cache_bytes": kv_cache_bytes,
         "bos_id": tokens.bos,
         "eos_ids": list(tokens.eos),
     }
