@@ -1,4 +1,7 @@
-"""How tests are shared out to several processes: ``pytest -n auto --no-loadscope-reorder``."""
+"""How tests are shared out to processes (``pytest -n auto --no-loadscope-reorder``); no cache.
+
+Tests neither read nor fill the user's cache; those of the cache bring their own.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
 
 # Tests that share what takes long to make, through fixtures of the session.
 TOGETHER = ("tests/e2e/", "tests/core/run/")
+
+os.environ["LLMX_CACHE_DIR"] = ""
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # There is a worker for every core; read when torch is imported, also by subprocesses.

@@ -71,7 +71,7 @@ def eager() -> Callable[..., nn.Module]:
         source = open_source(job.base, plugins.family, Silent())
         job = resolve_lengths(job, source.params)
         blueprint = draw(job, source, plugins)
-        fill(blueprint, Stages(), rounding_for_linears(job.quantization))
+        list(fill(blueprint, Stages(), rounding_for_linears(job.quantization)))
         return blueprint.model
 
     return rebuild

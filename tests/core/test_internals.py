@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 import torch
+
+from llmx import native
 
 
 def test_quantized_embedding_operators() -> None:
@@ -57,3 +63,23 @@ def test_runner_bindings() -> None:
     assert {"generate", "prefill", "stop", "reset"} <= set(dir(TextLLMRunner))
     config = GenerationConfig(echo=False, max_new_tokens=3, temperature=0.0, num_bos=0)
     assert config.max_new_tokens == 3
+
+
+def test_bindings_of_the_runtime(tmp_path: Path) -> None:
+    """Used by ``llmx.native``."""
+    module = native.bindings()
+    assert module._is_available("XnnpackBackend")
+    assert not module._is_available("NoSuchBackend")
+    assert {"Minimal", "InternalConsistency"} <= set(dir(module.Verification))
+    (tmp_path / "empty.pte").write_bytes(bytes(64))
+    with pytest.raises(RuntimeError):
+        native.load_program(tmp_path / "empty.pte")
+
+
+def test_the_runtime_comes_without_the_exporter() -> None:
+    """What makes ``llmx.native`` worth having: the exporter takes seconds to import."""
+    code = (
+        "import sys; from llmx import native; native.register_operators(); import torch;"
+        "torch.ops.llama.custom_sdpa; sys.exit('executorch.exir' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from llmx.config.adapter import Adapter, parse_adapter
 from llmx.lower.adapter import merged
 from llmx.lower.build import draw, fill
 from llmx.lower.context import resolve_lengths
-from llmx.lower.source import open_source
+from llmx.lower.source import file_hashes, open_source
 from llmx.plugins import load
 from llmx.progress import Silent, Stages
 from llmx.quantize.rounding import rounding_for_linears
@@ -73,7 +73,8 @@ def exported_model(base: Path, adapter: Path) -> nn.Module:
     plugins = load(job.base.model_class, job.backend.name)
     source = open_source(job.base, plugins.family, Silent())
     blueprint = draw(resolve_lengths(job, source.params), source, plugins)
-    fill(blueprint, Stages(), rounding_for_linears(job.quantization))
+    for _ in fill(blueprint, Stages(), rounding_for_linears(job.quantization)):
+        pass
     return blueprint.model
 
 
@@ -249,3 +250,16 @@ class TestConfig:
     def test_other_values_are_refused(self, value: Any, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             parse_adapter(value)
+
+
+def test_description_and_weights_both_tell_adapters_apart(base: Path, tmp_path: Path) -> None:
+    def identity(**described: Any) -> object:
+        write_adapter(tmp_path, **described)
+        job = ExportJob.create("smollm2", checkpoint=str(base), lora_config=str(tmp_path))
+        source = open_source(job.base, load("smollm2", None).family, Silent())
+        hashes = file_hashes(source)
+        assert "adapter/adapter_model.safetensors" in hashes
+        return source.identity(hashes, None)
+
+    assert identity() == identity()
+    assert identity() != identity(lora_alpha=5)

@@ -18,7 +18,7 @@ FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 # Options that are about the command, not about the job.
-NO_KEY = {"--config", "--recipe", "--json", "--quiet"}
+NO_KEY = {"--config", "--recipe", "--json", "--quiet", "--no-cache", "--force"}
 
 
 def test_generated_parts_are_current(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ class BackendSpec(Protocol):
     def delegate_data(self, module: torch.nn.Module) -> Mapping[str, tuple[str, bytes]] | None:
         """A module's weights as this backend's payloads refer to them: role to (key, bytes).
 
-        When: one lowered layer is repeated for the others. Without it every layer is lowered.
+        When: a lowered layer is repeated, or a kept program filled. Without it all is lowered.
         """
 
     @hookspec(firstresult=True)

@@ -87,7 +87,7 @@ def check(job: ExportJob) -> None:
 @hookimpl
 def model_ops(job: ExportJob) -> ModelOps:
     from llmx.model.ops import ops_for
-    from llmx_backend_xnnpack.weight_only import quantized_linear
+    from llmx_backend_xnnpack.linear import quantized_linear
 
     ops = ops_for(job)
     # The blockwise 4-bit kernels take groups of 32 channels and multiples of it, those for 8 bits
@@ -124,8 +124,8 @@ def delegate_data(module: nn.Module) -> Mapping[str, tuple[str, bytes]]:
 
 @hookimpl
 def runtime() -> str | None:
-    from executorch.runtime import Runtime
+    from llmx.native import has_backend
 
-    if Runtime.get().backend_registry.is_available("XnnpackBackend"):
+    if has_backend("XnnpackBackend"):
         return None
     return "this build of the ExecuTorch runtime has no XNNPACK"

@@ -10,12 +10,8 @@ from typing import Any
 
 from executorch.backends.xnnpack.partition import config as known
 from executorch.backends.xnnpack.utils.quant_utils import is_dequant, tag_as_implicit_q_dq
-from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
-
-from llmx.quantize.codes import Codes
-from llmx.quantize.linear import affine_linear
 
 
 class LinearConfig(known.LinearConfig):  # type: ignore[misc]
@@ -40,25 +36,3 @@ def operators(*, extended: bool) -> list[Any]:
         LinearConfig if each is known.LinearConfig else each
         for each in known.ALL_PARTITIONER_CONFIGS
     ]
-
-
-class _BiasApart(nn.Module):
-    """A linear layer whose bias is added afterwards."""
-
-    def __init__(self, linear: nn.Module, bias: Tensor) -> None:
-        super().__init__()
-        self.linear = linear
-        self.bias = nn.Parameter(bias, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        product: Tensor = self.linear(x)
-        return product + self.bias
-
-
-def quantized_linear(linear: nn.Linear, codes: Codes) -> nn.Module:
-    """torchao's form; biases apart where ExecuTorch's serializer does not take them."""
-    bias = linear.bias
-    if bias is None or codes.scheme.activations == "int8":
-        return affine_linear(linear, codes)
-    linear.register_parameter("bias", None)
-    return _BiasApart(affine_linear(linear, codes), bias.detach())

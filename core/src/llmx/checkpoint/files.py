@@ -49,8 +49,10 @@ def contained(folder: Path, name: str) -> Path:
 
 def source_hashes(checkpoint: Checkpoint) -> dict[str, str]:
     """SHA-256 of each weight file in hexadecimal, by file name."""
-    hashes = {}
-    for path in checkpoint.files:
-        with path.open("rb") as file:
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    return {path.name: file_hash(path) for path in checkpoint.files}
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,6 +19,7 @@ DEBUG = "--debug"
 
 COMMANDS = {
     "export": "Turn a checkpoint into an ExecuTorch program.",
+    "reweight": "Put other weights into an exported model.",
     "config": "Show the job that these options make, without exporting.",
     "run": "Complete a prompt with an exported model.",
     "chat": "Talk to an exported model.",
@@ -26,6 +27,7 @@ COMMANDS = {
     "models": "List the installed families, or the sizes of one.",
     "backends": "List the installed backends, or the options of one.",
     "recipes": "List the recipes that a job can start from.",
+    "cache": "Show or clear what earlier exports left for later ones.",
     "plugins": "List what is installed and which hooks it implements.",
 }
 

@@ -14,17 +14,23 @@ from llmx.cli.job_options import EPILOG, JOB_CONTEXT, JobArguments, job_options
 @job_options
 @click.option("--json", "as_json", is_flag=True, help="Print the artifact's llmx.json.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def command(job: JobArguments, as_json: bool, quiet: bool) -> None:
+@click.option("--no-cache", is_flag=True, help="Neither use nor keep results of earlier exports.")
+@click.option("--force", is_flag=True, help="Begin even if the memory will not suffice.")
+def command(job: JobArguments, as_json: bool, quiet: bool, no_cache: bool, force: bool) -> None:
     """Export a model to ExecuTorch.
 
     FAMILY is an installed model family (see `llmx models`); KEY=VALUE sets any option of
     `llmx config`, e.g. model.use_kv_cache=true.
     """
     resolved = job.resolve()
+    from llmx.cache import NoStore, default_store
     from llmx.lower import export
+    from llmx.lower.forecast import ignore_shortage, require_memory
 
+    store = NoStore() if no_cache else default_store()
+    memory = ignore_shortage if force else require_memory
     with progress_display(quiet=quiet) as progress:
-        artifact = export(resolved.job, progress=progress)
+        artifact = export(resolved.job, progress=progress, store=store, memory=memory)
     if as_json:
         click.echo(json.dumps(artifact.manifest, indent=2))
         return

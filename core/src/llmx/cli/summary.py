@@ -16,6 +16,10 @@ from llmx.cli.console import table
 from llmx.cli.weights_table import weights_table
 
 MEGA = 1e6
+REUSED = {
+    "program": "the whole program; `--no-cache` makes it anew",
+    "skeleton": "the lowered program, filled with these weights; `--no-cache` lowers it anew",
+}
 
 
 def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> None:
@@ -61,6 +65,8 @@ def _rows(artifact: Artifact) -> Iterator[tuple[str, str]]:
     yield "context", _context(manifest)
     yield "check", _checks(manifest["checks"])
     yield "time", _stages(manifest["stages"])
+    if manifest["reused"] is not None:
+        yield "from cache", REUSED[manifest["reused"]]
     tokenizer = artifact.tokenizer
     if tokenizer is None:
         yield "tokenizer", "none found; add one with --tokenizer FILE to run the model"

@@ -117,8 +117,8 @@ def fill(
     stages: Stages,
     rounding: Rounding,
     calibration: Calibration | None = None,
-) -> list[WeightRecord]:
-    """Read, convert and quantize every weight, and account for it."""
+) -> Iterator[WeightRecord]:
+    """Read, convert and quantize weights, one module after the other, and account for each."""
     records = load_weights(
         blueprint.model,
         blueprint.tensors,
@@ -133,7 +133,8 @@ def fill(
     )
     total = len({name.rpartition(".")[0] for name in blueprint.shapes}) + len(blueprint.tied)
     named = ((record.name, record) for record in records)
-    return [record for _, record in stages.track(named, total)]
+    for _, record in stages.track(named, total):
+        yield record
 
 
 def import_rules(mode: str, ops: ModelOps) -> ImportRules:

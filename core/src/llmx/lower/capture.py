@@ -38,6 +38,7 @@ def capture(
     Raises:
         LoweringError: the model cannot be traced; torch's reason is chained.
     """
+    _register_shapes()
     try:
         with torch.no_grad():
             return torch.export.export(
@@ -47,6 +48,11 @@ def capture(
         raise LoweringError(
             f"torch.export failed: {_first_line(error)}", remedy="run again with --debug"
         ) from error
+
+
+def _register_shapes() -> None:
+    """Tell PyTorch the shapes of what the custom attention operators give."""
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
 
 
 def _first_line(error: Exception) -> str:

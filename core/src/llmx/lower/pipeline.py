@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import attrs
-from executorch.exir import ExecutorchProgramManager
 
 from llmx.artifact import Artifact, check_output, staged, write_manifest
-from llmx.checkpoint import Checkpoint, source_hashes
+from llmx.cache import Store
+from llmx.cache.keys import program_key
+from llmx.cache.programs import copy_program, keep_program
+from llmx.checkpoint import Checkpoint
+from llmx.checkpoint.files import file_hash
 from llmx.config import ExportJob
 from llmx.errors import LoweringError
-from llmx.lower.build import Blueprint, draw, fill
+from llmx.lower.build import Blueprint, draw
 from llmx.lower.bundle import write_tokenizer
-from llmx.lower.calibrate import calibration_of
 from llmx.lower.context import context_notes, resolve_lengths
-from llmx.lower.layers import lower_layers
+from llmx.lower.forecast import MemoryRule
 from llmx.lower.methods import constant_methods
-from llmx.lower.program import finish
-from llmx.lower.shared_data import store_once
-from llmx.lower.source import Source, open_source
+from llmx.lower.source import file_hashes, open_source
+from llmx.lower.weights import write_program
 from llmx.model.kv_cache import cache_bytes
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
-from llmx.quantize.account import WeightRecord, import_notes
-from llmx.quantize.rounding import rounding_for_linears
-from llmx.report.delegation import Delegation, count_delegation
+from llmx.quantize.account import WeightRecord
 from llmx.report.manifest import (
     describe_model,
     describe_sampling,
@@ -54,8 +52,17 @@ def output_folder(job: ExportJob) -> Path:
     return Path("-".join(word for word in words if word))
 
 
-def run(job: ExportJob, stages: Stages) -> Artifact:
-    """The stages of ``llmx.export``, in their order."""
+def run(
+    job: ExportJob,
+    stages: Stages,
+    store: Store,
+    memory: MemoryRule,
+    accept: Callable[[DecoderParams], None] = lambda params: None,
+) -> Artifact:
+    """The stages of ``llmx.export``, in their order.
+
+    ``accept`` raises if the checkpoint's parameters are not those that are wanted.
+    """
     plugins = load(job.base.model_class, job.backend.name)
     family, backend = plugins.family, plugins.backend
     backend.check(job=job)
@@ -64,6 +71,7 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
 
     with stages.stage("open checkpoint"):
         source = open_source(job.base, family, stages.display)
+        accept(source.params)
         tokens = family.token_ids(checkpoint=source.checkpoint)
         job = resolve_lengths(job, source.params)
         if source.adapter is not None:
@@ -76,28 +84,47 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
         for note in blueprint.notes:
             stages.note(note)
     with ThreadPoolExecutor(1) as background, staged(folder) as scratch:
-        hashes = background.submit(_hashes, source)
+        hashes = background.submit(file_hashes, source)
         with stages.stage("tokenizer"):
             tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
-        with stages.stage("load and quantize"):
-            rounding = rounding_for_linears(job.quantization)
-            calibration = calibration_of(
-                job, tokenizer, vocab_size=source.params.vocab_size, stages=stages
-            )
-            records = fill(blueprint, stages, rounding, calibration)
-            for note in import_notes(records):
-                stages.note(note)
+        path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
         methods = constant_methods(job, source.params, tokens)
-        edge = lower_layers(blueprint.model, job, backend, methods, stages)
-        delegation = count_delegation(edge.exported_program().graph_module)
-        if backend.partitioners(job=job):
-            _require_delegation(delegation, job)
-        with stages.stage("emit program"):
-            path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
-            emitted = finish(edge, backend.program_config(job=job))
-            program = _write_program(emitted, path, shared=bool(blueprint.shared))
-        with stages.stage("check"):
-            checks = _check(path, blueprint, records, source.params, job, plugins, stages)
+        said = len(stages.notes)
+        with stages.stage("look for the same export"):
+            key = program_key(
+                job, source.params, methods, plugins, source.identity(hashes.result(), tokenizer)
+            )
+            facts = copy_program(store, key, path)
+        if facts is None:
+            written = write_program(
+                blueprint,
+                job,
+                source.params,
+                tokenizer,
+                methods,
+                plugins,
+                store,
+                memory,
+                stages,
+                path,
+            )
+            with stages.stage("check"):
+                checks = _check(
+                    path, blueprint, written.records, source.params, job, plugins, stages
+                )
+            facts = {
+                "weights": describe_weights(written.records),
+                "delegation": written.delegation,
+                "checks": [{**attrs.asdict(each), "passed": each.passed} for each in checks],
+                "notes": stages.notes[said:],
+            }
+            keep_program(store, key, path, facts)
+            reused = "skeleton" if written.from_skeleton else None
+            predicted = written.predicted_peak
+        else:
+            reused, predicted = "program", None
+            for note in facts["notes"]:
+                stages.note(note)
         manifest = {
             "family": job.base.model_class,
             "size": job.base.size,
@@ -105,39 +132,26 @@ def run(job: ExportJob, stages: Stages) -> Artifact:
             "config": job.to_dict(),
             "source": describe_source(source.checkpoint, source.adapter, hashes.result()),
             "model": describe_model(source.params, tokens, cache_bytes(blueprint.model)),
-            "program": program,
+            "program": _describe_program(path),
             "tokenizer": None if tokenizer is None else tokenizer.name,
             "chat_template": _chat_template(source.checkpoint, plugins),
             "special_tokens": describe_special_tokens(source.checkpoint),
             "sampling": describe_sampling(source.checkpoint),
-            "weights": describe_weights(records),
-            "delegation": attrs.asdict(delegation),
-            "checks": [{**attrs.asdict(each), "passed": each.passed} for each in checks],
+            "weights": facts["weights"],
+            "delegation": facts["delegation"],
+            "checks": facts["checks"],
+            "reused": reused,
+            "predicted_peak_bytes": predicted,
             "stages": describe_stages(stages.records),
             "notes": list(stages.notes),
         }
         write_manifest(scratch, manifest)
+    store.trim()
     return Artifact.open(folder)
 
 
-def _require_delegation(delegation: Delegation, job: ExportJob) -> None:
-    if delegation.subgraphs == 0:
-        raise LoweringError(
-            f"{job.backend.name} took over no part of the model",
-            remedy=f"see `llmx backends {job.backend.name}` for options, or use --backend none",
-        )
-
-
-def _write_program(
-    program: ExecutorchProgramManager, path: Path, *, shared: bool
-) -> Mapping[str, Any]:
-    with path.open("wb") as file:
-        program.write_to_file(file)
-    if shared:
-        store_once(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+def _describe_program(path: Path) -> Mapping[str, Any]:
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
 def _check(
@@ -177,16 +191,6 @@ def _check(
             remedy="nothing was written; please report this with the output of llmx config",
         )
     return checks
-
-
-def _hashes(source: Source) -> Mapping[str, str]:
-    opened = (source.checkpoint, source.adapter)
-    return {
-        name: digest
-        for each in opened
-        if each is not None
-        for name, digest in source_hashes(each).items()
-    }
 
 
 def _chat_template(checkpoint: Checkpoint | None, plugins: Plugins) -> str | None:

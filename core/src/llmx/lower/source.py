@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 from attrs import frozen
 
-from llmx.checkpoint import Checkpoint
+from llmx.checkpoint import Checkpoint, source_hashes
 from llmx.checkpoint.companions import read_companions
-from llmx.checkpoint.lora import open_lora
+from llmx.checkpoint.files import file_hash
+from llmx.checkpoint.lora import LoraCheckpoint, open_lora
 from llmx.config import BaseOptions
 from llmx.detect import refuse_mismatch
 from llmx.errors import CheckpointError
@@ -27,7 +30,27 @@ class Source:
 
     checkpoint: Checkpoint | None
     params: DecoderParams
-    adapter: Checkpoint | None = None
+    adapter: LoraCheckpoint | None = None
+
+    def identity(self, hashes: Mapping[str, str], tokenizer: Path | None) -> Mapping[str, Any]:
+        """What decides the weights, JSON-able: the same for the same program.
+
+        Args:
+            hashes: see ``file_hashes``.
+            tokenizer: cuts the text up for which weights may be rounded.
+        """
+        return {
+            "files": hashes,
+            "adapter": {} if self.adapter is None else self.adapter.scales,
+            "tokenizer": None if tokenizer is None else file_hash(tokenizer),
+        }
+
+
+def file_hashes(source: Source) -> Mapping[str, str]:
+    """SHA-256 by file name; an adapter's file may be called as one of the model's."""
+    model = {} if source.checkpoint is None else source_hashes(source.checkpoint)
+    adapter = {} if source.adapter is None else source_hashes(source.adapter)
+    return {**model, **{f"adapter/{name}": each for name, each in adapter.items()}}
 
 
 def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> Source:

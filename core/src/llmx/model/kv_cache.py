@@ -20,6 +20,7 @@ from torch.nn import functional
 from llmx.model.cache_layout import CacheLayout, Placement, WholeContext
 from llmx.model.ops import AttentionShape
 from llmx.model.rope import RotaryEmbedding
+from llmx.native import register_operators
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ class FusedCachedAttention(_Cached):
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__(shape)
-        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (registers ops)
+        register_operators()
 
     def place(
         self, positions: Tensor, start: int, rope: RotaryEmbedding

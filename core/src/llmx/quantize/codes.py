@@ -57,3 +57,13 @@ def pack(values: Tensor, bits: int, order: Order) -> Tensor:
         place = at if order == "first low" else per_byte - 1 - at
         packed |= shifted[:, at::per_byte] << bits * place
     return packed
+
+
+def unpack(packed: Tensor, bits: int, order: Order) -> Tensor:
+    """What ``pack`` was given, int8."""
+    if bits == ROW_BITS:
+        return packed
+    per_byte = 8 // bits
+    places = [at if order == "first low" else per_byte - 1 - at for at in range(per_byte)]
+    codes = torch.stack([packed >> bits * place & (1 << bits) - 1 for place in places], dim=-1)
+    return codes.view(*packed.shape[:-1], -1).to(torch.int8) - (1 << bits - 1)

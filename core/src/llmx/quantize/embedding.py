@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from llmx.quantize.codes import Codes, Order, pack
+from llmx.quantize.codes import Codes, Order, pack, unpack
 
 LOOKUPS = {2: "embedding_2bit", 4: "embedding_4bit", 8: "embedding_byte"}
 ORDERS: dict[int, Order] = {2: "first low", 4: "first high", 8: "first low"}
@@ -47,8 +49,7 @@ class QuantizedEmbedding(nn.Module):
         super().__init__()
         bits = codes.scheme.bits
         self.dtype = dtype
-        self.low, self.high = -(1 << bits - 1), (1 << bits - 1) - 1
-        self.lookup = getattr(_operators(), LOOKUPS[bits]).dtype
+        self.bits = bits
         self.register_buffer("weight", pack(codes.values, bits, order or ORDERS[bits]))
         self.register_buffer("scales", codes.scales.float())
         self.register_buffer("zero_points", zero_points)
@@ -56,26 +57,26 @@ class QuantizedEmbedding(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [1, S] to [1, S, dim]."""
         if torch.compiler.is_exporting():
-            return self._look_up(self.weight, self.scales, self.zero_points, tokens)
-        # The operator's eager version dequantizes the table that it is given: only these rows.
+            return self._operator()(tokens)
         flat = tokens.flatten()
-        zero_points = None if self.zero_points is None else self.zero_points[flat]
-        rows = self._look_up(
-            self.weight[flat], self.scales[flat], zero_points, torch.arange(flat.numel())
-        )
-        return rows.view(*tokens.shape, -1)
+        scales = self.scales[flat]
+        values = unpack(self.weight[flat], self.bits, ORDERS[self.bits]).float()
+        values = values.view(*scales.shape, -1)
+        if self.zero_points is not None:
+            values = values - self.zero_points[flat].float().unsqueeze(-1)
+        return (values * scales.unsqueeze(-1)).view(*tokens.shape, -1).to(self.dtype)
 
     def rows(self, rows: slice) -> Tensor:
         """The values of some rows."""
         return self(torch.arange(rows.start, rows.stop))  # type: ignore[no-any-return]
 
-    def _look_up(
-        self, weight: Tensor, scales: Tensor, zero_points: Tensor | None, tokens: Tensor
-    ) -> Tensor:
-        out: Tensor = self.lookup(
-            weight, scales, zero_points, self.low, self.high, tokens, dtype=self.dtype
+    def _operator(self) -> Callable[[Tensor], Tensor]:
+        """ExecuTorch's operator for this table, which is what the program gets."""
+        low, high = -(1 << self.bits - 1), (1 << self.bits - 1) - 1
+        lookup = getattr(_operators(), LOOKUPS[self.bits]).dtype
+        return lambda tokens: lookup(
+            self.weight, self.scales, self.zero_points, low, high, tokens, dtype=self.dtype
         )
-        return out
 
 
 class NeighboursSwapped(QuantizedEmbedding):

@@ -67,6 +67,8 @@ class RowLinear(nn.Module):
 
 def rounded_per_token(x: Tensor) -> Tensor:
     """x [..., S, D] rounded to 256 steps between the least and the greatest of each token."""
+    import torch.ao.quantization.fx._decomposed
+
     operators = torch.ops.quantized_decomposed
     values = x.float()
     scale, zero = operators.choose_qparams_per_token_asymmetric(values, torch.int8)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import frozen
-from executorch.devtools.backend_debug import get_delegation_info
-from torch.fx import GraphModule
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
 
 
 @frozen
@@ -28,6 +31,8 @@ class Delegation:
 
 def count_delegation(graph_module: GraphModule) -> Delegation:
     """Count a lowered graph's nodes as ExecuTorch's developer tools do."""
+    from executorch.devtools.backend_debug import get_delegation_info
+
     info = get_delegation_info(graph_module)
     rows = (
         OperatorCount(name, each.delegated, each.non_delegated)

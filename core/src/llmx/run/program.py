@@ -64,13 +64,13 @@ class _Constants:
     def __init__(self, path: Path, program: Any) -> None:
         self._path = path
         self._program = program
-        self._names = program.method_names
+        self._names = {program.get_method_name(at) for at in range(program.num_methods())}
 
     def all(self, name: str) -> list[int]:
         """Every number that ``name`` returns; empty if there is no such method."""
         if name not in self._names:
             return []
-        return [int(value) for value in self._program.load_method(name).execute([])]
+        return [int(value) for value in self._program.load_method(name)([])]
 
     def optional(self, name: str, default: Any) -> Any:
         values = self.all(name)
@@ -87,4 +87,4 @@ class _Constants:
 
 
 def _logits_length(program: Any) -> int:
-    return int(program.metadata("forward").output_tensor_meta(0).sizes()[-1])
+    return int(program.method_meta("forward").output_tensor_meta(0).sizes()[-1])

@@ -7,19 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
+from llmx import native
 from llmx.errors import ArtifactError, LlmxError
-from llmx.quiet import hushed, native_stderr_captured, stderr_captured
+from llmx.native import register_operators
+from llmx.quiet import stderr_captured
+
+__all__ = ["ProgramMethod", "last_line", "load_program", "register_operators"]
 
 IDENTIFIER = b"ET"
 IDENTIFIER_OFFSET = 4
 EXPORT_AGAIN = "export the model again"
-
-
-def register_operators() -> None:
-    """Make the custom attention and quantized operators known to the runtime."""
-    with hushed(), native_stderr_captured(), stderr_captured():
-        import executorch.kernels.quantized  # noqa: F401
-        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
 
 
 def load_program(path: Path) -> Any:
@@ -30,11 +27,9 @@ def load_program(path: Path) -> Any:
     """
     _check_identifier(path)
     register_operators()
-    from executorch.runtime import Runtime
-
     with stderr_captured() as log:
         try:
-            return Runtime.get().load_program(path)
+            return native.load_program(path)
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path} is damaged: {last_line(log) or error}", remedy=EXPORT_AGAIN
@@ -57,7 +52,7 @@ class ProgramMethod:
 
     def __init__(self, path: Path) -> None:
         # The program must outlive its method.
-        self._program = load_program(path)
+        self._program: Any = load_program(path)
         with stderr_captured() as log:
             try:
                 self._method: Any = self._program.load_method("forward")
@@ -71,7 +66,7 @@ class ProgramMethod:
         """Run with inputs as ``forward`` takes them; the result is a copy."""
         with stderr_captured() as noise:
             try:
-                output: Tensor = self._method.execute(list(inputs))[0].clone()
+                output: Tensor = self._method(list(inputs))[0].clone()
             except RuntimeError as error:
                 raise LlmxError(f"the runtime failed: {last_line(noise) or error}") from error
         return output

@@ -1,0 +1,81 @@
+"""How much memory this process may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+MEMINFO = Path("/proc/meminfo")
+OWN_STATUS = Path("/proc/self/status")
+LIMITS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Names of limit, usage and reclaimable part in cgroups of version 2 and 1."""
+
+
+def available_memory() -> int | None:
+    """Bytes that the process may hold, what it holds already included.
+
+    The least of what the machine has left and what its control groups leave. ``None`` where the
+    system does not say.
+    """
+    room = [*_machine_room(), *_group_room()]
+    return max(0, min(room)) + _resident() if room else None
+
+
+def _machine_room() -> Iterator[int]:
+    for line in _read(MEMINFO).splitlines():
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * 1024
+
+
+def _group_room() -> Iterator[int]:
+    """What each control group from the process's own up to the root leaves."""
+    for folder in _groups():
+        for limit_name, usage_name, reclaimable_name in LIMITS:
+            limit, usage = _number(folder / limit_name), _number(folder / usage_name)
+            if limit is not None and usage is not None:
+                yield limit - usage + _statistic(folder / "memory.stat", reclaimable_name)
+
+
+def _groups() -> Iterator[Path]:
+    for line in _read(OWN_CGROUP).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = CGROUPS / "memory" if controllers else CGROUPS
+        folder = root / path.lstrip("/")
+        # In a container the path may be the host's; its own group is then mounted as the root.
+        for each in (folder, *folder.parents):
+            if each.is_relative_to(root):
+                yield each
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _statistic(path: Path, name: str) -> int:
+    for line in _read(path).splitlines():
+        words = line.split()
+        if words[:1] == [name]:
+            return int(words[1])
+    return 0
+
+
+def _resident() -> int:
+    for line in _read(OWN_STATUS).splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

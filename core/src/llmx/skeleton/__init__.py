@@ -1,0 +1,1 @@
+"""Lowered programs without their weights, to be filled with other weights of the same shapes."""
