@@ -15,8 +15,10 @@ import pytest
 
 from llmx.cli import group, invoke
 
-PARSED_ONLY = ("run", "chat", "inspect", "reweight")
-WORK = re.compile(r"^.*\b(?:llmx\.export|TextGenerator\.open)\(", re.MULTILINE)
+PARSED_ONLY = ("run", "chat", "serve", "inspect", "reweight")
+WORK = re.compile(
+    r"^.*\b(?:llmx\.export|TextGenerator\.open|client\.chat\.completions\.create)\(", re.MULTILINE
+)
 SHOWN_BY = {"export": "config"}  # the same words, without the work
 OF_THE_WORK = {"--no-cache", "--force"}  # which are no part of the job
 

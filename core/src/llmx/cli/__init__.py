@@ -23,6 +23,7 @@ COMMANDS = {
     "config": "Show the job that these options make, without exporting.",
     "run": "Complete a prompt with an exported model.",
     "chat": "Talk to an exported model.",
+    "serve": "Serve an exported model to clients of OpenAI's API.",
     "inspect": "Show what is in a .pte file.",
     "models": "List the installed families, or the sizes of one.",
     "backends": "List the installed backends, or the options of one.",
