@@ -11,8 +11,11 @@ from executorch.runtime import Runtime
 from tests.backends.test_xnnpack import assert_same
 
 from llmx.run.engine import Engine
+from llmx.run.interrupt import Interrupt
 from llmx.run.program import read_program
 from llmx.run.runtime import ProgramMethod
+from llmx.run.sampling import Sampling
+from llmx.run.tokens import Run, TokenGenerator
 
 FLOAT = {"qmode": None, "embedding_quantize": None}
 CONTEXT, LONGEST_CALL, WINDOW = 60, 9, 12
@@ -93,6 +96,30 @@ def test_the_runner_goes_on_to_the_end_with_the_models_most_likely_tokens(artifa
     ]
     assert found.tokens == expected[len(prompt) - 1 : -1]
     assert found.stop_reason == "end" or len(found.tokens) >= CONTEXT - len(prompt)
+
+
+def test_a_later_turn_says_what_a_fresh_program_says(artifact: Any) -> None:
+    info = read_program(artifact.program)
+    talking = TokenGenerator(info)
+    length = 2 * CONTEXT if info.max_context_length > CONTEXT else CONTEXT - 10
+    text = next(calls([25]))[0][0].tolist()
+    known = 0
+    while len(text) < length:
+        run, fresh = (_continue(model, text) for model in (talking, TokenGenerator(info)))
+        assert run.tokens == fresh.tokens
+        assert len(text) - run.prefilled == known
+        known = len(text) + len(run.tokens) - (run.stop_reason != "end")
+        text += [*run.tokens, *range(10, 20)]
+
+
+def _continue(model: TokenGenerator, text: list[int]) -> Run:
+    return model.generate(
+        text,
+        max_new_tokens=6,
+        sampling=Sampling(),
+        on_token=lambda token: False,
+        interrupt=Interrupt(),
+    )
 
 
 def test_layers_are_repeated_where_they_are_of_one_kind(artifact: Any) -> None:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from attrs import frozen
+from tests.serving import served
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 
@@ -184,58 +179,23 @@ def artifact(tmp_path: Path, tokenizer_file: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def serving(folder: Path) -> Iterator[Callable[..., str]]:
-    """Start ``llmx serve`` as a process; Ctrl-C at the end has to end it well."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: object, **environment: str) -> str:
-        script = "from llmx.cli import main; main()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, "serve", *map(str, arguments), "--port", "0"],
-            stderr=subprocess.PIPE,
-            env={**os.environ, **environment},
-            text=True,
-        )
-        processes.append(process)
-        assert process.stderr is not None
-        announced = process.stderr.readline()
-        found = re.search(r"to chat at (http://\S+)", announced)
-        assert found, announced + process.stderr.read()
-        # Nobody may be kept waiting because nobody reads.
-        threading.Thread(target=collect, args=(process,), daemon=True).start()
-        return found[1]
-
-    def collect(process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        said[process.pid] = process.stderr.read()
-
-    said: dict[int, str] = {}
-    yield start
-    for process in processes:
-        process.send_signal(signal.SIGINT)
-    for process in processes:
-        assert process.wait(timeout=120) == 0
-        assert "Traceback" not in said.get(process.pid, "")
-
-
-@pytest.fixture(scope="session")
-def paris(
-    serving: Callable[..., str], folder: Path, tokenizer_file: Path, ids: Callable[[str], list[int]]
-) -> str:
+def paris(folder: Path, tokenizer_file: Path, ids: Callable[[str], list[int]]) -> Iterator[str]:
     """A server whose model "paris" says "paris 🙂", but for the length of what it is told."""
     answer = [*ids("paris 🙂"), END]
     script = (answer * CONTEXT)[:CONTEXT]
     start = len(ids("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n")) - 1
     script = script[-start % len(answer) :] + script[: -start % len(answer)]
     program = write_program(folder / "paris.pte", Recital(script))
-    return serving(write_artifact(folder / "paris", program, tokenizer_file))
+    with served(write_artifact(folder / "paris", program, tokenizer_file)) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
-def endless(serving: Callable[..., str], folder: Path, tokenizer_file: Path) -> str:
+def endless(folder: Path, tokenizer_file: Path) -> Iterator[str]:
     """A server whose model never ends; it wants the key "secret", and lets one request wait."""
     program = write_program(
         folder / "endless.pte", Recital([70] * CONTEXT), get_max_context_len=10**7
     )
     made = write_artifact(folder / "endless", program, tokenizer_file)
-    return serving(made, "--queue", 1, "--name", "a/b", LLMX_API_KEY="secret")
+    with served(made, "--queue", 1, "--name", "a/b", LLMX_API_KEY="secret") as address:
+        yield address
