@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from llmx.artifact import MANIFEST_NAME, Artifact
 from llmx.cli.answers import dim, load, statistics
 from llmx.errors import UserError
-
-if TYPE_CHECKING:
-    from llmx.run.generate import Generation
 
 
 @click.command("serve")
@@ -77,7 +73,8 @@ def command(
             created=int((model / MANIFEST_NAME).stat().st_mtime),
             most_new_tokens=max_new_tokens,
             waiting=waiting,
-            report=_report,
+            report=lambda generation: dim(statistics(generation)),
+            complain=lambda error: click.echo(f"error: {error}", err=True),
         )
 
         def announce(address: str) -> None:
@@ -86,10 +83,6 @@ def command(
 
         serve(served, listening, host=host, api_key=api_key or None, ready=announce)
     return 0
-
-
-def _report(generation: Generation) -> None:
-    dim(statistics(generation))
 
 
 def _check_installed() -> None:

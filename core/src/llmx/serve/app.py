@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from llmx.errors import LlmxError, UserError
 from llmx.run.generate import Generation, TextGenerator
+from llmx.run.interrupt import Interrupt
 from llmx.serve.answers import DONE, Answer, ChatAnswer, CompletionAnswer, event
 from llmx.serve.errors import ApiError, of_user_error
 from llmx.serve.guard import Guard, json_error, json_response, read_json
@@ -42,6 +43,7 @@ class Served:
         most_new_tokens: longest answer that a client can have; ``None`` is the context's length.
         waiting: how many requests may wait while one is answered.
         report: called after each answer.
+        complain: called when the model failed; clients are told no more than that it did.
     """
 
     model: TextGenerator
@@ -50,6 +52,7 @@ class Served:
     most_new_tokens: int | None
     waiting: int
     report: Callable[[Generation], None]
+    complain: Callable[[LlmxError], None]
 
 
 def create_app(served: Served, *, hosts: frozenset[str] | None, api_key: str | None) -> Starlette:
@@ -144,8 +147,14 @@ class Api:
             "sampling": attrs.evolve(served.model.sampling, **asked.sampling),
         }
 
-        def run(tell: Callable[[str], None], interrupt: Any) -> Generation:
-            generation = work(**arguments, on_text=tell, interrupt=interrupt)
+        def run(tell: Callable[[str], None], interrupt: Interrupt) -> Generation:
+            try:
+                generation = work(**arguments, on_text=tell, interrupt=interrupt)
+            except UserError:
+                raise
+            except LlmxError as error:
+                served.complain(error)
+                raise
             served.report(generation)
             return generation
 
