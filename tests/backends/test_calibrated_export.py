@@ -1,4 +1,4 @@
-"""``gptq`` from checkpoint to program, for random tokens where there is no tokenizer."""
+"""``gptq`` and mixed bits from checkpoint to program; random tokens without a tokenizer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tests.backends.conftest import CONFIG
 from llmx import Artifact, ExportJob, export
 from llmx.lower.calibrate import calibration_of
 from llmx.progress import Stages
+
+BITS = 6.0
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,11 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         checkpoint=str(folder),
         qmode="8da4w-gptq",
         output_dir=str(folder / "out"),
-        **{"quantization.calibration_limit": 4, "quantization.calibration_seq_length": 32},
+        **{
+            "quantization.bits": BITS,
+            "quantization.calibration_limit": 4,
+            "quantization.calibration_seq_length": 32,
+        },
     )
     return export(job)
 
@@ -41,7 +47,16 @@ def test_the_program_computes_what_the_eager_model_does(artifact: Artifact) -> N
 def test_every_linear_layer_says_how_much_its_output_changed(artifact: Artifact) -> None:
     linears = [each for each in artifact.manifest["weights"]["modules"] if each["kind"] == "linear"]
     assert len(linears) == 7 * CONFIG["num_hidden_layers"] + 1
-    assert all(0 < each["output_error"] < each["error"] < 0.2 for each in linears)
+    narrow = [each for each in linears if each["bits"] == 4]
+    assert all(0 < each["output_error"] < each["error"] < 0.2 for each in narrow)
+
+
+def test_bits_are_spent_within_the_budget(artifact: Artifact) -> None:
+    weights = artifact.manifest["weights"]
+    linears = [each for each in weights["modules"] if each["kind"] == "linear"]
+    assert {each["bits"] for each in linears} == {4, 8}
+    assert BITS - 0.5 < weights["stored_bytes"] * 8 / weights["elements"] <= BITS
+    assert any("linear layers get 8 bits" in note for note in artifact.manifest["notes"])
 
 
 def test_random_tokens_are_not_passed_off_as_text(artifact: Artifact) -> None:

@@ -27,9 +27,12 @@ OURS = {
     "base.revision",
     "base.random_weights",
     "export.replicate_layers",
+    "quantization.bits",
     "quantization.calibration_file",
+    "quantization.head_quantize",
     "quantization.imported",
     "quantization.method",
+    "quantization.target_size",
     "recipe",
 }
 BASE = BaseOptions(model_class="any")
@@ -109,6 +112,8 @@ def test_options_that_are_not_there_yet_are_refused(section, options, key):
         ("export", ExportOptions(max_seq_length=0), "max_seq_length is 0"),
         ("export", ExportOptions(max_context_length=-1), "max_context_length is -1"),
         ("quantization", QuantizationOptions(group_size=32), "needs quantization.qmode"),
+        ("quantization", QuantizationOptions(head_quantize="8,0"), "needs quantization.qmode"),
+        ("quantization", QuantizationOptions(head_quantize="3,0"), "is not .* of 4 or 8 bits"),
         ("quantization", QuantizationOptions(qmode="8da4w", group_size=-1), "group_size is -1"),
         ("quantization", QuantizationOptions(qmode="8da4ww"), "unknown .*did you mean 8da4w"),
         ("quantization", QuantizationOptions(qmode="torchao:8da9w"), "unknown .*qmode"),

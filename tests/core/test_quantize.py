@@ -102,6 +102,13 @@ class TestPlan:
         assert planned(qmode="8da8w")[0]["inner"].group == 96
         assert planned(qmode="8da8w", group_size=16)[0]["inner"].group == 16
 
+    def test_the_head_may_have_a_format_of_its_own(self) -> None:
+        schemes, notes = planned(qmode="8da4w", head_quantize="8,0")
+        assert (schemes["head"], schemes["inner"]) == (Scheme(8, 128), Scheme(4, 32))
+        assert notes == []
+        schemes, notes = planned(80, 8, qmode="8da4w", head_quantize="4,64")
+        assert schemes["head"] == Scheme(4, 64)
+
     def test_nothing_is_quantized_without_modes(self) -> None:
         assert planned() == ({}, [])
 

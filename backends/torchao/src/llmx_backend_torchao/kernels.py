@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from llmx.quantize.codes import Codes
-from llmx.quantize.plan import mode_of
+from llmx.quantize.plan import ROW_BITS, mode_of
 
 if TYPE_CHECKING:
     from llmx.config import ExportJob
@@ -32,11 +32,17 @@ def missing(job: ExportJob) -> list[str]:
 
 
 def _needed(job: ExportJob) -> Iterator[str]:
-    embedding = job.quantization.embedding_quantize
-    if job.quantization.qmode is not None:
-        bits, _ = mode_of(job.quantization.qmode)
-        yield PACK.format(bits)
-        yield LINEAR.format(bits)
+    quantization = job.quantization
+    embedding = quantization.embedding_quantize
+    if quantization.qmode is not None:
+        widths = {mode_of(quantization.qmode)[0]}
+        if quantization.head_quantize is not None:
+            widths.add(int(quantization.head_quantize.split(",")[0]))
+        if quantization.bits is not None or quantization.target_size is not None:
+            widths.add(ROW_BITS)
+        for bits in sorted(widths):
+            yield PACK.format(bits)
+            yield LINEAR.format(bits)
     if embedding is None or not embedding.startswith("torchao:"):
         return
     bits = int(embedding.removeprefix("torchao:").split(",")[0])

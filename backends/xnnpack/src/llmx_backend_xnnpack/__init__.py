@@ -18,27 +18,39 @@ if TYPE_CHECKING:
     from llmx.model.ops import ModelOps
 
 LENGTHS = {"export.max_seq_length": None, "export.max_context_length": None}
+BASIS = {
+    "model.use_kv_cache": True,
+    "model.use_sdpa_with_kv_cache": True,
+    **LENGTHS,
+    "backend.xnnpack.extended_ops": True,
+}
 RECIPES = {
     "default": Recipe(
         "Small and fast: 4-bit weights, 8-bit activations, a KV cache.",
+        {**BASIS, "quantization.qmode": "8da4w", "quantization.embedding_quantize": "4,32"},
+    ),
+    # https://ai.meta.com/blog/meta-llama-quantized-lightweight-models/
+    "tables-8bit": Recipe(
+        "As Meta publishes small quantized models: 4 bits in groups of 32, embedding and head 8.",
         {
-            "model.use_kv_cache": True,
-            "model.use_sdpa_with_kv_cache": True,
-            **LENGTHS,
+            **BASIS,
             "quantization.qmode": "8da4w",
-            "quantization.embedding_quantize": "4,32",
-            "backend.xnnpack.extended_ops": True,
+            "quantization.group_size": 32,
+            "quantization.embedding_quantize": "8,0",
+            "quantization.head_quantize": "8,0",
         },
     ),
-    "float": Recipe(
-        "Weights as they are in fp32, to compare quantized programs with.",
+    "quality": Recipe(
+        "Calibrated 4-bit weights and one 8-bit table for tied embedding and head; takes minutes.",
         {
-            "model.use_kv_cache": True,
-            "model.use_sdpa_with_kv_cache": True,
-            **LENGTHS,
-            "backend.xnnpack.extended_ops": True,
+            **BASIS,
+            "model.use_shared_embedding": True,
+            "quantization.qmode": "8da4w",
+            "quantization.method": "gptq",
+            "quantization.embedding_quantize": "8,0",
         },
     ),
+    "float": Recipe("Weights as they are in fp32, to compare quantized programs with.", BASIS),
 }
 
 

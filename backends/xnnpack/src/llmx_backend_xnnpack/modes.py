@@ -34,6 +34,12 @@ def check_quantization(job: ExportJob) -> None:
             "one scale per row only",
             remedy="leave the group size out",
         )
+    if quantization.head_quantize is not None and not _is_linear(quantization.head_quantize):
+        raise ConfigError(
+            f"quantization.head_quantize={quantization.head_quantize}: XNNPACK has no kernels "
+            "for such a head",
+            remedy=f"use 8,0 or 4,{GROUP_MULTIPLE}",
+        )
     if embedding is None:
         return
     if embedding.startswith("torchao:"):
@@ -46,11 +52,15 @@ def check_quantization(job: ExportJob) -> None:
 
 
 def _check_shared_table(embedding: str) -> None:
-    bits, group = (int(part) for part in embedding.split(","))
-    if (bits, group) == (8, 0) or (bits == 4 and group % GROUP_MULTIPLE == 0):
-        return
-    raise ConfigError(
-        f"model.use_shared_embedding with quantization.embedding_quantize={embedding}: "
-        "XNNPACK cannot use such a table as the head",
-        remedy=f"use 8,0 or 4,{GROUP_MULTIPLE}",
-    )
+    if not _is_linear(embedding):
+        raise ConfigError(
+            f"model.use_shared_embedding with quantization.embedding_quantize={embedding}: "
+            "XNNPACK cannot use such a table as the head",
+            remedy=f"use 8,0 or 4,{GROUP_MULTIPLE}",
+        )
+
+
+def _is_linear(text: str) -> bool:
+    """Whether there are kernels that multiply with '<bits>,<group>'."""
+    bits, group = (int(part) for part in text.split(","))
+    return (bits, group) == (8, 0) or (bits == 4 and group % GROUP_MULTIPLE == 0)

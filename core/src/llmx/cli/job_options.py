@@ -39,6 +39,8 @@ _VALUES: tuple[tuple[tuple[str, ...], str, Any, str], ...] = (
         "How linear layers are rounded.",
     ),
     (("--calibration",), "quantization.calibration_file", str, "Text to round for with gptq."),
+    (("--bits",), "quantization.bits", float, "Average bits per weight, spent where they help."),
+    (("--target-size",), "quantization.target_size", str, "Size of the program, e.g. 80MB."),
     (("--max-seq-length",), "export.max_seq_length", int, "Longest input of one call, in tokens."),
     (("--max-context-length",), "export.max_context_length", int, "KV cache length, in tokens."),
     (("-o", "--output"), "export.output_dir", str, "Folder to write to."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmx.config.context_checks import check_context
+from llmx.config.sizes import bytes_in
 from llmx.errors import ConfigError
 from llmx.names import did_you_mean
 
@@ -20,6 +21,7 @@ GPTQ_QMODE = "8da4w-gptq"
 LOW_BIT_QMODE = re.compile(r"torchao:(8da|fpa)([1-8])w")
 EMBEDDING_PATTERN = re.compile(r"(torchao:)?(\d+),\s*(\d+)")
 EMBEDDING_BITS = (2, 4, 8)
+HEAD_BITS = (4, 8)
 LOW_BIT_EMBEDDING_BITS = range(1, 9)
 
 
@@ -88,6 +90,12 @@ def _check_shared_embedding(job: ExportJob) -> None:
             " which says what the one table is",
             remedy="add quantization.embedding_quantize=8,0",
         )
+    if job.model.use_shared_embedding and job.quantization.head_quantize is not None:
+        raise ConfigError(
+            f"quantization.head_quantize {job.quantization.head_quantize} contradicts "
+            "model.use_shared_embedding, where the head is as embedding_quantize says",
+            remedy="leave one of them out",
+        )
 
 
 def _check_lengths(export: ExportOptions) -> None:
@@ -108,7 +116,10 @@ def _check_quantization(quantization: QuantizationOptions) -> None:
         _check_qmode(quantization.qmode)
     if quantization.embedding_quantize is not None:
         _check_embedding(quantization.embedding_quantize)
+    if quantization.head_quantize is not None:
+        _check_head(quantization)
     _check_method(quantization)
+    _check_budget(quantization)
     if quantization.group_size is None:
         return
     if quantization.qmode is None:
@@ -138,13 +149,34 @@ def _check_method(quantization: QuantizationOptions) -> None:
         value = getattr(quantization, name)
         if value is None:
             continue
-        if method != "gptq":
+        if method != "gptq" and quantization.bits is None and quantization.target_size is None:
             raise ConfigError(
                 f"quantization.{name} needs a method that calibrates",
                 remedy="add quantization.method=gptq",
             )
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"quantization.{name} is {value}; it must be at least 1")
+
+
+def _check_budget(quantization: QuantizationOptions) -> None:
+    bits, size, qmode = quantization.bits, quantization.target_size, quantization.qmode
+    if bits is None and size is None:
+        return
+    if bits is not None and size is not None:
+        raise ConfigError(
+            f"quantization.bits {bits:g} contradicts quantization.target_size {size}",
+            remedy="leave one of them out",
+        )
+    if bits is not None and bits <= 0:
+        raise ConfigError(f"quantization.bits is {bits:g}; it must be more than 0")
+    if size is not None:
+        bytes_in(size, "quantization.target_size")
+    if qmode is None or qmode in ("8da8w", "int8"):
+        raise ConfigError(
+            f"quantization.{'target_size' if bits is None else 'bits'} needs a "
+            "quantization.qmode of few bits, to give some layers more",
+            remedy=f"add quantization.qmode={QMODES[0]}",
+        )
 
 
 def _check_qmode(qmode: str) -> None:
@@ -154,6 +186,21 @@ def _check_qmode(qmode: str) -> None:
         f"unknown quantization.qmode {qmode!r}{did_you_mean(qmode, (*QMODES, GPTQ_QMODE))}",
         remedy=f"use {', '.join(QMODES)}, or none",
     )
+
+
+def _check_head(quantization: QuantizationOptions) -> None:
+    text = quantization.head_quantize or ""
+    match = EMBEDDING_PATTERN.fullmatch(text)
+    if match is None or match[1] or int(match[2]) not in HEAD_BITS:
+        raise ConfigError(
+            f"quantization.head_quantize {text!r} is not '<bits>,<group size>' of 4 or 8 bits",
+            remedy="for example 8,0",
+        )
+    if quantization.qmode is None:
+        raise ConfigError(
+            f"quantization.head_quantize {text} needs quantization.qmode",
+            remedy=f"add quantization.qmode={QMODES[0]}",
+        )
 
 
 def _check_embedding(text: str) -> None:

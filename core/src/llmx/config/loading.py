@@ -21,7 +21,10 @@ MODEL_CLASS = "base.model_class"
 SIZE = "base.size"
 CHECKPOINT, REVISION, PARAMS = "base.checkpoint", "base.revision", "base.params"
 QMODE = "quantization.qmode"
-FOLLOWS_QMODE = ("quantization.group_size", "quantization.method")
+FOLLOWS_QMODE = tuple(
+    f"quantization.{key}"
+    for key in ("group_size", "head_quantize", "method", "bits", "target_size")
+)
 DEFAULT_RECIPE = "default"
 
 

@@ -150,6 +150,9 @@ class QuantizationOptions:
     embedding_quantize: str | None = option(
         None, "'<bits>,<group size>' of the embedding; group 0 is a whole row."
     )
+    head_quantize: str | None = option(
+        None, "'<bits>,<group size>' of the head, 4 or 8 bits; none is as the other linear layers."
+    )
     imported: Literal["auto", "keep", "requantize"] = option(
         "auto",
         "Integers of a quantized checkpoint: kept where kernels hold them in no more bits than "
@@ -171,8 +174,14 @@ class QuantizationOptions:
     method: Literal["rounding", "hqq", "gptq"] | None = option(
         None, "How linear layers are rounded; none is as use_hqq says."
     )
+    bits: float | None = option(
+        None, "Average bits per weight, scales included: layers that need it most get 8 bits."
+    )
+    target_size: str | None = option(
+        None, "Size of the program, e.g. 80MB: layers that need it most get 8 bits."
+    )
     calibration_file: str | None = option(
-        None, "Text that gptq rounds for; none is the one that comes with llmx."
+        None, "Text to round for and to measure on; none is the one that comes with llmx."
     )
     calibration_tasks: list[str] | None = option(
         None, "Evaluation tasks to calibrate on.",

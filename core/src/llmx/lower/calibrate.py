@@ -18,35 +18,49 @@ from llmx.quantize.calibration import (
 )
 from llmx.run.tokenizer import load_tokenizer
 
+WITHOUT_TOKENIZER = (
+    "without a tokenizer, random tokens take the place of a text; name it to do better"
+)
+
 
 def calibration_of(
     job: ExportJob, tokenizer: Path | None, *, vocab_size: int, stages: Stages
 ) -> Calibration | None:
-    """Texts of the job, ``None`` if its method needs none. ``job``'s lengths are resolved.
+    """What layers are rounded for, ``None`` if the job's method rounds each for itself.
+
+    For errors see ``texts_of``.
+    """
+    if job.quantization.method != "gptq":
+        return None
+    if job.base.random_weights:
+        stages.note("untrained weights are not calibrated but rounded to the nearest")
+        return None
+    texts = texts_of(job, tokenizer, vocab_size=vocab_size, stages=stages)
+    return Calibration(texts, _cached_call if job.model.use_kv_cache else _call)
+
+
+def texts_of(
+    job: ExportJob, tokenizer: Path | None, *, vocab_size: int, stages: Stages
+) -> list[Tensor]:
+    """Texts to round for or to measure on, token ids [1, S] each. ``job``'s lengths are resolved.
 
     Raises:
         ConfigError: the calibration text cannot be read.
         ArtifactError: the runtime cannot load the tokenizer.
     """
     options = job.quantization
-    if options.method != "gptq":
-        return None
-    if job.base.random_weights:
-        stages.note("untrained weights are not calibrated but rounded to the nearest")
-        return None
-    text = calibration_text(options.calibration_file)
     assert job.export.max_seq_length is not None
     length = min(options.calibration_seq_length or SEQUENCE, job.export.max_seq_length)
     if tokenizer is None:
-        stages.note(
-            "without a tokenizer, layers are rounded for random tokens; name it to do better"
-        )
-        texts = random_sequences(vocab_size, length=length, limit=options.calibration_limit)
-    else:
-        texts = token_sequences(
-            text, load_tokenizer(tokenizer), length=length, limit=options.calibration_limit
-        )
-    return Calibration(texts, _cached_call if job.model.use_kv_cache else _call)
+        if WITHOUT_TOKENIZER not in stages.notes:
+            stages.note(WITHOUT_TOKENIZER)
+        return random_sequences(vocab_size, length=length, limit=options.calibration_limit)
+    return token_sequences(
+        calibration_text(options.calibration_file),
+        load_tokenizer(tokenizer),
+        length=length,
+        limit=options.calibration_limit,
+    )
 
 
 def _call(model: nn.Module, tokens: Tensor) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,14 @@ def forecast(blueprint: Blueprint) -> Forecast:
     caches = sum(each.nbytes for each in blueprint.model.buffers() if not each.is_meta)
     # The program has caches of its own while it is tried.
     return Forecast(PROGRAMS, held + caches, max(largest, 2 * packed + caches))
+
+
+def forecast_in_float(blueprint: Blueprint) -> Forecast:
+    """Of passing forward and back through the model in fp32, changed weights beside it."""
+    shapes = blueprint.shapes.values()
+    elements = sum(math.prod(shape) for shape in shapes)
+    largest = max(math.prod(shape) for shape in shapes)
+    return Forecast(PROGRAMS, 2 * FLOAT_BYTES * elements, FLOAT_COPIES * FLOAT_BYTES * largest)
 
 
 def require_memory(expected: Forecast) -> None:

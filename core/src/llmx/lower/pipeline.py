@@ -22,6 +22,7 @@ from llmx.lower.bundle import write_tokenizer
 from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.forecast import MemoryRule
 from llmx.lower.methods import constant_methods
+from llmx.lower.mixed import with_bits_spent
 from llmx.lower.source import file_hashes, open_source
 from llmx.lower.weights import write_program
 from llmx.model.kv_cache import cache_bytes
@@ -96,6 +97,7 @@ def run(
             )
             facts = copy_program(store, key, path)
         if facts is None:
+            blueprint = with_bits_spent(job, blueprint, source, tokenizer, memory, stages)
             written = write_program(
                 blueprint,
                 job,

@@ -14,6 +14,7 @@ from llmx.config.checks import LOW_BIT_QMODE
 from llmx.errors import ConfigError
 
 DEFAULT_GROUP = 32
+HEAD = "head"
 ROW_BITS = 8
 """At this width of integers one scale per row is enough, and what most kernels take."""
 
@@ -61,7 +62,8 @@ def plan_quantization(
 
     Args:
         model: may be on the meta device; only shapes are looked at.
-        options: ``qmode``, ``group_size`` and ``embedding_quantize`` are honoured or refused.
+        options: ``qmode``, ``group_size`` and the formats of embedding and head are honoured or
+            refused.
         group_multiple: groups of less than 8 bits must be a multiple of this in linear layers.
         shared: embedding to the linear that takes the very same integers.
 
@@ -74,17 +76,20 @@ def plan_quantization(
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name in sharing:
             activations: Activations = "int8" if mode is None else mode[1]
-            bits, group = _embedding_format(options)
+            bits, group = _format(options.embedding_quantize)
             schemes[name] = _linear_scheme(
                 module.in_features, bits, activations, group, group_multiple
             )
+        elif name == HEAD and isinstance(module, nn.Linear) and options.head_quantize and mode:
+            bits, group = _format(options.head_quantize)
+            schemes[name] = _linear_scheme(module.in_features, bits, mode[1], group, group_multiple)
         elif isinstance(module, nn.Linear) and mode is not None:
             _check_multiple(options.group_size, mode[0], group_multiple)
             schemes[name] = _linear_scheme(
                 module.in_features, *mode, options.group_size, group_multiple
             )
         elif isinstance(module, nn.Embedding) and options.embedding_quantize is not None:
-            bits, group = _embedding_format(options)
+            bits, group = _format(options.embedding_quantize)
             width = module.embedding_dim
             # Codes are packed into bytes: a group of 4 bits is even.
             fitting = _dividing(width, group or width, 8 // bits)
@@ -111,9 +116,14 @@ def planning_notes(
     for name, scheme in schemes.items():
         module = model.get_submodule(name)
         if isinstance(module, nn.Embedding):
-            bits, group = _embedding_format(options)
+            bits, group = _format(options.embedding_quantize)
             width = module.embedding_dim
             setting = f"quantization.embedding_quantize={options.embedding_quantize}"
+        elif name == HEAD and options.head_quantize is not None:
+            assert isinstance(module, nn.Linear)
+            bits, group = _format(options.head_quantize)
+            width = module.in_features
+            setting = f"quantization.head_quantize={options.head_quantize}"
         elif options.qmode is not None and name not in (shared or {}).values():
             assert isinstance(module, nn.Linear)
             bits, width = mode_of(options.qmode)[0], module.in_features
@@ -152,10 +162,10 @@ def _dividing(width: int, wanted: int, multiple: int) -> int | None:
     return max(fitting, default=None)
 
 
-def _embedding_format(options: QuantizationOptions) -> tuple[int, int]:
-    """Bits and group of ``embedding_quantize``; group 0 is the whole row."""
-    assert options.embedding_quantize is not None
-    bits, group = options.embedding_quantize.removeprefix("torchao:").split(",")
+def _format(text: str | None) -> tuple[int, int]:
+    """Bits and group of ``embedding_quantize`` or ``head_quantize``; group 0 is the whole row."""
+    assert text is not None
+    bits, group = text.removeprefix("torchao:").split(",")
     return int(bits), int(group)
 
 
