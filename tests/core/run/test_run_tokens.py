@@ -186,6 +186,7 @@ def test_a_prompt_is_interrupted_between_its_pieces(
     interrupt.request()
     run = generate(generator, LONG, interrupt=interrupt)
     assert (run.tokens, run.stop_reason) == ([], "interrupted")
+    assert run.prefill_seconds == run.decode_seconds == 0
     assert generate(generator, LONG, max_new_tokens=4).tokens == decoder.continue_greedily(LONG, 4)
 
 

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from llmx.errors import LlmxError
 from llmx.run.generate import TextGenerator
 from llmx.serve.app import Served, create_app
+from llmx.serve.turns import Turns
 
 from .conftest import END, TEMPLATE, VOCAB, write_program
 
@@ -42,11 +43,10 @@ def client(folder: Path, tokenizer_file: Path, complaints: list[LlmxError]) -> I
         name="m",
         created=0,
         most_new_tokens=None,
-        waiting=1,
         report=lambda generation: None,
         complain=complaints.append,
     )
-    app = create_app(served, hosts=None, api_key=None)
+    app = create_app(served, Turns(1), hosts=None, api_key=None)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 import pytest
 
 from llmx.errors import LlmxError
 from llmx.run.generate import Generation
 from llmx.run.interrupt import Interrupt
+from llmx.run.tokens import StopReason
 from llmx.serve.errors import ApiError
 from llmx.serve.turns import Turns, Work
 
@@ -24,10 +25,10 @@ def turns() -> Iterator[Turns]:
     made.close()
 
 
-def done(text: str) -> Generation:
+def done(text: str, stop_reason: StopReason = "end") -> Generation:
     return Generation(
         text=text, prompt_tokens=1, cached_tokens=0, generated_tokens=1, first_token_seconds=0.1,
-        prefill_rate=None, decode_rate=None, stop_reason="end",
+        prefill_rate=None, decode_rate=None, stop_reason=stop_reason,
     )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def until_interrupted(tell: Callable[[str], None], interrupt: Interrupt) -> Gene
     tell("begun")
     while not interrupt.requested:
         threading.Event().wait(0.01)
-    return done("begun")
+    return done("begun", "interrupted")
 
 
 def test_pieces_come_first_and_the_outcome_last(turns: Turns) -> None:
@@ -99,3 +100,23 @@ def test_an_error_is_told_and_the_next_request_served(turns: Turns) -> None:
         assert await anext(turns.run(saying("x"))) == "x"
 
     asyncio.run(main())
+
+
+def test_at_the_end_nobody_is_kept_waiting(turns: Turns) -> None:
+    async def main() -> None:
+        talking = turns.run(until_interrupted)
+        assert await anext(talking) == "begun"
+        waiting = asyncio.ensure_future(_all(turns.run(until_interrupted)))
+        await asyncio.sleep(0)
+        turns.end()
+        async with asyncio.timeout(SOON):
+            for each in (_all(talking), waiting):
+                with pytest.raises(ApiError, match="ending"):
+                    await each
+
+    asyncio.run(main())
+
+
+async def _all(events: AsyncGenerator[str | Generation, None]) -> None:
+    async for _ in events:
+        pass

@@ -110,8 +110,9 @@ def statistics(generation: Generation) -> str:
     parts = [
         f"prompt {generation.prompt_tokens} tokens{cached}{_speed(generation.prefill_rate)}",
         f"answer {generation.generated_tokens} tokens{_speed(generation.decode_rate)}",
-        f"first token after {_duration(generation.first_token_seconds)}",
     ]
+    if generation.first_token_seconds:
+        parts.append(f"first token after {_duration(generation.first_token_seconds)}")
     if generation.stop_reason in _CUT_SHORT:
         parts.append(_CUT_SHORT[generation.stop_reason])
     return " · ".join(parts)

@@ -72,7 +72,6 @@ def command(
             name=name or model.resolve().name,
             created=int((model / MANIFEST_NAME).stat().st_mtime),
             most_new_tokens=max_new_tokens,
-            waiting=waiting,
             report=lambda generation: dim(statistics(generation)),
             complain=lambda error: click.echo(f"error: {error}", err=True),
         )
@@ -81,7 +80,14 @@ def command(
             click.echo(f"{served.name} is at {address}/v1, to chat at {address}", err=True)
             dim(f"context {generator.context_length} tokens · Ctrl-C ends")
 
-        serve(served, listening, host=host, api_key=api_key or None, ready=announce)
+        serve(
+            served,
+            listening,
+            host=host,
+            api_key=api_key or None,
+            waiting=waiting,
+            ready=announce,
+        )
     return 0
 
 

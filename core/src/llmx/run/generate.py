@@ -29,7 +29,7 @@ class Generation:
         text: without special tokens; U+FFFD for a character that the model did not complete.
         prompt_tokens: length of the whole prompt; ``cached_tokens`` of them were in the KV cache.
         generated_tokens: without the end token.
-        first_token_seconds: from the prompt to the first token.
+        first_token_seconds: from the prompt to the first token; 0 if none came.
         prefill_rate, decode_rate: tokens per second; ``None`` where too little was done to tell.
         stop_reason: ``end`` (the model's own), ``stop`` (a stop string), ``max_new_tokens``,
             ``context`` (it is full) or ``interrupted``.

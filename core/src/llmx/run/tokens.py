@@ -34,7 +34,7 @@ class Run:
         tokens: what it made, without the token that ended it.
         stop_reason: ``end`` is the model's own end token, ``stop`` the listener's wish.
         prefilled: how many tokens of the prompt were new to the KV cache.
-        prefill_seconds: from the start to the first token.
+        prefill_seconds: from the start to the first token; 0 if none came.
         decode_seconds: for the ``decoded`` tokens after the first one.
     """
 
@@ -207,7 +207,7 @@ class _Clock:
 
     @property
     def first(self) -> float:
-        return (self._first or time.perf_counter()) - self._begun
+        return 0.0 if self._first is None else self._first - self._begun
 
     @property
     def rest(self) -> float:

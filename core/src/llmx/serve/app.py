@@ -41,7 +41,6 @@ class Served:
         name: what clients call it.
         created: when it was exported, in seconds since 1970.
         most_new_tokens: longest answer that a client can have; ``None`` is the context's length.
-        waiting: how many requests may wait while one is answered.
         report: called after each answer.
         complain: called when the model failed; clients are told no more than that it did.
     """
@@ -50,19 +49,20 @@ class Served:
     name: str
     created: int
     most_new_tokens: int | None
-    waiting: int
     report: Callable[[Generation], None]
     complain: Callable[[LlmxError], None]
 
 
-def create_app(served: Served, *, hosts: frozenset[str] | None, api_key: str | None) -> Starlette:
+def create_app(
+    served: Served, turns: Turns, *, hosts: frozenset[str] | None, api_key: str | None
+) -> Starlette:
     """The application; ``hosts`` and ``api_key`` are those of :class:`Guard`."""
-    api = Api(served)
+    api = Api(served, turns)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        api.close()
+        turns.close()
 
     return Starlette(
         routes=[
@@ -89,13 +89,9 @@ def create_app(served: Served, *, hosts: frozenset[str] | None, api_key: str | N
 class Api:
     """Handlers of requests."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, turns: Turns) -> None:
         self._served = served
-        self._turns = Turns(served.waiting)
-
-    def close(self) -> None:
-        """Wait until the model is idle."""
-        self._turns.close()
+        self._turns = turns
 
     async def page(self, request: Request) -> Response:
         """A page to chat in the browser."""
@@ -201,10 +197,12 @@ async def _spelled(
                 continue
             for chunk in answer.closing(each, include_usage=asked.include_usage):
                 yield event(chunk)
+    except ApiError as error:
+        yield event(error.body())
     except LlmxError:
         yield event(_model_failed().body())
-        return
-    yield DONE
+    else:
+        yield DONE
 
 
 async def _chain(first: str | Generation, events: Events) -> AsyncIterator[str | Generation]:

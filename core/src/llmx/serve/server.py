@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 
 from llmx.serve.app import Served, create_app
 from llmx.serve.listening import is_loopback
+from llmx.serve.turns import Turns
 
-# Seconds that answers under way have at the end. They are cut off anyway.
-PATIENCE = 1
+# Seconds that connections have at the end. Answers under way are cut off at once.
+PATIENCE = 5
 # Connections beyond those whose requests are answered or wait.
 SPARE_CONNECTIONS = 32
 
@@ -23,17 +25,20 @@ def serve(
     *,
     host: str,
     api_key: str | None,
+    waiting: int,
     ready: Callable[[str], None],
 ) -> None:
     """Answer requests until the process is told to end.
 
     Args:
+        waiting: how many requests may wait while one is answered.
         ready: called with the server's address once it can be used.
     """
     port = listening.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     hosts = frozenset({"localhost", "127.0.0.1", "[::1]", shown}) if is_loopback(host) else None
-    app = create_app(served, hosts=hosts, api_key=api_key)
+    turns = Turns(waiting)
+    app = create_app(served, turns, hosts=hosts, api_key=api_key)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -42,10 +47,22 @@ def serve(
         loop="asyncio",
         http="h11",
         ws="none",
-        limit_concurrency=served.waiting + SPARE_CONNECTIONS,
+        limit_concurrency=waiting + SPARE_CONNECTIONS,
         timeout_graceful_shutdown=PATIENCE,
     )
     ready(f"http://{shown}:{port}")
     # uvicorn repeats the signal that ended it.
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config, turns).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Cuts off answers when it is told to end; uvicorn by itself waits for them."""
+
+    def __init__(self, config: uvicorn.Config, turns: Turns) -> None:
+        super().__init__(config)
+        self._turns = turns
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._turns.end()
+        super().handle_exit(sig, frame)

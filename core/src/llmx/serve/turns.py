@@ -25,6 +25,8 @@ class Turns:
         self._most = waiting
         self._waiting = 0
         self._lock = asyncio.Lock()
+        self._ending = False
+        self._interrupt = Interrupt()  # of the work at hand
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmx-model")
 
     async def run(self, work: Work) -> AsyncGenerator[str | Generation, None]:
@@ -36,12 +38,14 @@ class Turns:
             work: gets whom to tell each piece, and what interrupts it.
 
         Raises:
-            ApiError: too many wait already.
+            ApiError: too many wait already, or the server ends.
         """
         await self._begin()
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        interrupt = Interrupt()
+        interrupt = self._interrupt = Interrupt()
+        if self._ending:
+            interrupt.request()
 
         def tell(piece: str) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
@@ -56,7 +60,10 @@ class Turns:
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
-            yield await future
+            outcome = await future
+            if outcome.stop_reason == "interrupted":
+                raise ApiError(503, "the server is ending")
+            yield outcome
         finally:
             interrupt.request()
             await asyncio.wait([future])
@@ -76,6 +83,11 @@ class Turns:
             await self._lock.acquire()
         finally:
             self._waiting -= 1
+
+    def end(self) -> None:
+        """Interrupt all work, present and future; may be called from a signal handler."""
+        self._ending = True
+        self._interrupt.request()
 
     def close(self) -> None:
         """Wait until the model is idle, and take no more work."""
