@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from executorch.backends.xnnpack.partition import config
-from torch import nn
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from llmx_backend_xnnpack.weight_only import LinearConfig, operators
 
@@ -41,3 +45,76 @@ def test_the_stock_partitioner_still_cannot_do_float_activations() -> None:
         results.append(method.execute([x])[0].clone())
     torch.testing.assert_close(results[1], expected)
     assert not torch.allclose(results[0], expected, rtol=0.1)
+
+
+@pytest.fixture
+def exported_layer() -> ExportedProgram:
+    """What decoders consist of: a norm, 8da4w products, a rotation and a gate."""
+    from llmx.lower.capture import capture
+    from llmx.model.norm import RMSNorm
+    from llmx.model.rope import RotateHalf, apply_rope
+    from llmx.quantize.linear import affine_linear
+    from llmx.quantize.plan import Scheme
+    from llmx.quantize.rounding import largest_value
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.rotate_half = RMSNorm(64, 1e-5), RotateHalf(16, 16)
+            nn.init.ones_(self.norm.weight)
+            up = nn.Linear(64, 64, bias=False)
+            codes = largest_value(up.weight.detach(), Scheme(4, 32, "int8"))
+            self.up, self.gate = affine_linear(up, codes), nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            normed = self.norm(x)
+            heads = self.up(normed).view(1, -1, 4, 16)
+            turned = apply_rope(heads, heads.cos(), heads.sin(), self.rotate_half)
+            gated = nn.functional.silu(self.gate(normed)) * turned.reshape(1, -1, 64)
+            return x + gated
+
+    length = torch.export.Dim("length", min=1, max=32)
+    return capture(Layer(), (torch.randn(1, 8, 64),), ({1: length},))
+
+
+def test_partitions_are_spared_passes_that_would_not_change_them(
+    monkeypatch: pytest.MonkeyPatch, exported_layer: ExportedProgram
+) -> None:
+    from llmx.lower.program import lower
+    from llmx_backend_xnnpack import partitioner
+
+    lowered = []
+    for settled in (partitioner._is_settled, lambda nodes, constants: False):
+        monkeypatch.setattr(partitioner, "_is_settled", settled)
+        edge = lower(exported_layer, [partitioner.SparingPartitioner()], [], {})
+        lowered.append(list(edge.exported_program().graph_module.children()))
+    spared, full = lowered
+    assert {len(each.compile_specs) for each in spared} == {1}
+    assert {len(each.compile_specs) for each in full} == {0}
+    assert [each.processed_bytes for each in spared] == [each.processed_bytes for each in full]
+
+
+class Unsettled(nn.Module):
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+        self.constant = nn.Parameter(torch.ones(2, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(x * self.constant) + x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [torch.relu, lambda x: x.clone()],
+    ids=["an activation that is fused", "a copy"],
+)
+def test_partitions_that_passes_change_get_them_all(change: Callable[[Tensor], Tensor]) -> None:
+    from llmx.lower.program import lower
+    from llmx_backend_xnnpack.partitioner import SparingPartitioner
+
+    program = torch.export.export(Unsettled(change), (torch.ones(2, 8),), strict=False)
+    edge = lower(program, [SparingPartitioner()], [], {})
+    modules = list(edge.exported_program().graph_module.children())
+    assert modules
+    assert any(not each.compile_specs for each in modules)

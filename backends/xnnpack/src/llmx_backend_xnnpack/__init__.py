@@ -115,13 +115,12 @@ def model_ops(job: ExportJob) -> ModelOps:
 
 @hookimpl
 def partitioners(job: ExportJob) -> Sequence[Any]:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-
+    from llmx_backend_xnnpack.partitioner import SparingPartitioner
     from llmx_backend_xnnpack.weight_only import operators
 
     chosen = job.backend.options
     return [
-        XnnpackPartitioner(
+        SparingPartitioner(
             configs=operators(extended=chosen.extended_ops), enable_bf16=chosen.enable_bf16
         )
     ]

@@ -17,6 +17,7 @@ from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEv
 from torch.export import ExportedProgram
 
 from llmx.errors import LlmxError, LoweringError
+from llmx.lower.known_outputs import outputs_known
 
 # The custom attention operators are outside the core ATen set that would be checked for.
 COMPILE_CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
@@ -64,7 +65,8 @@ def default_program_config() -> ExecutorchBackendConfig:
 def finish(edge: EdgeProgramManager, config: ExecutorchBackendConfig) -> ExecutorchProgramManager:
     """Plan memory and emit the program."""
     try:
-        return edge.to_executorch(config)
+        with outputs_known(edge.exported_program()):
+            return edge.to_executorch(config)
     except Exception as error:
         raise LoweringError(
             f"the program could not be emitted: {type(error).__name__}: {_first_line(error)}",
