@@ -33,12 +33,14 @@ def load_eager(
     source: Path,
     *,
     max_context_length: int,
+    longest_call: int | None = None,
     default_max_position: int | None = None,
 ) -> Loaded:
     """Open, convert and load a checkpoint through the family's hooks, in fp32.
 
     Args:
-        max_context_length: tokens that the KV cache holds.
+        max_context_length: tokens that a text may have.
+        longest_call: most tokens in one call, which decides how long rings are.
         default_max_position: for layouts that do not say how long a context may be.
     """
     checkpoint = family.load_checkpoint(
@@ -47,7 +49,10 @@ def load_eager(
     given = {"max_position_embeddings": default_max_position} if default_max_position else {}
     params = family.params_from_hf(config={**given, **checkpoint.config})
     options = BuildOptions(
-        dtype=torch.float32, max_context_length=max_context_length, full_logits=True
+        dtype=torch.float32,
+        max_context_length=max_context_length,
+        longest_call=longest_call or max_context_length,
+        full_logits=True,
     )
     ops = plain_ops(kv_cache=True, fused_attention=False, int8_cache=False)
     with torch.device("meta"):

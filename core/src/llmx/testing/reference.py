@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 VOCABULARY = 320  # the 256 bytes and some special tokens
 WIDTH = 64
 N_LAYERS = 3
+WINDOW = 16
 SHARD_BYTES = 100_000
 # The defaults of model types are ids of their full vocabularies.
 NO_TOKENS = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
@@ -27,7 +28,8 @@ def shrink(params: DecoderParams, *, n_layers: int = N_LAYERS) -> DecoderParams:
 
     Kept are the ratio of query to key/value heads, whether the heads together are as wide as the
     model, the rotated part of a head, the rope and its scaling, biases, norms and a tied head.
-    Scaling lists are thinned out to the tiny number of frequencies.
+    Scaling lists are thinned out to the tiny number of frequencies. A sliding window becomes one
+    of 16 tokens, in every other layer if not in all.
     """
     n_kv_heads = min(2, params.n_kv_heads)
     ratio = params.n_heads // params.n_kv_heads
@@ -36,6 +38,7 @@ def shrink(params: DecoderParams, *, n_layers: int = N_LAYERS) -> DecoderParams:
     head_dim = 16 if n_heads <= 16 else 8
     spans_dim = params.n_heads * params.head_dim == params.dim
     rotary_dim = head_dim * params.rotary_dim // params.head_dim
+    everywhere = all(params.windowed_layers)
     return attrs.evolve(
         params,
         dim=n_heads * head_dim if spans_dim else WIDTH,
@@ -46,6 +49,8 @@ def shrink(params: DecoderParams, *, n_layers: int = N_LAYERS) -> DecoderParams:
         rotary_dim=rotary_dim,
         hidden_dim=WIDTH + 32,
         vocab_size=VOCABULARY,
+        sliding_window=params.sliding_window and WINDOW,
+        windowed_layers=(True,) if everywhere else tuple(i % 2 == 1 for i in range(n_layers)),
         rope_scaling=_thinned(params.rope_scaling, rotary_dim // 2),
     )
 
