@@ -21,7 +21,10 @@ DOCS = Path(__file__).parent.parent / "docs"
 PART = re.compile(r"(<!-- begin: (?P<name>\S+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 PARTS: Mapping[str, Callable[[], str]] = {
     "options": config_reference.sections,
+    "coreml": lambda: config_reference.backend_table("coreml"),
+    "portable": lambda: config_reference.backend_table("portable"),
     "torchao": lambda: config_reference.backend_table("torchao"),
+    "vulkan": lambda: config_reference.backend_table("vulkan"),
     "xnnpack": lambda: config_reference.backend_table("xnnpack"),
     "commands": cli_reference.commands,
     "families": families_reference.families,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from llmx import undelegated
 from llmx.errors import ConfigError
 from llmx.hookspecs import PROJECT, FamilySpec
 from llmx.model.params import find_size
@@ -103,29 +104,14 @@ class BackendDefaults:
 
     @default
     def check(self, job: ExportJob) -> None:
-        if job.backend.name is not None:
-            return
-        for key, instead in (("qmode", "8da4w"), ("embedding_quantize", "4,32")):
-            value = getattr(job.quantization, key)
-            if value is not None and value.startswith("torchao:"):
-                raise ConfigError(
-                    f"quantization.{key}={value} is for a backend with low-bit kernels",
-                    remedy=f"name one (see `llmx backends`), or use quantization.{key}={instead}",
-                )
+        if job.backend.name is None:
+            undelegated.check(job)
 
     @default
     def model_ops(self, job: ExportJob) -> ModelOps:
-        import attrs
-
         from llmx.model.ops import ops_for
-        from llmx.quantize.embedding import QuantizedEmbedding
-        from llmx.quantize.linear import RowLinear
 
-        ops = ops_for(job)
-        if job.backend.name is not None:
-            return ops
-        # Nothing fuses torchao's operators then, and the runtime has no kernels for them.
-        return attrs.evolve(ops, quantized_linear=RowLinear, shared_table=QuantizedEmbedding)
+        return undelegated.model_ops(job) if job.backend.name is None else ops_for(job)
 
     @default
     def partitioners(self, job: ExportJob) -> Sequence[Any]:

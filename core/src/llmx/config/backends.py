@@ -140,7 +140,8 @@ def options_of(name: str | None, layers: Iterable[Settings]) -> SelectedBackend:
     try:
         return SelectedBackend(name, options(**values))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{BACKEND}.{name}: {error}") from error
+        # attrs' own validators give more than words.
+        raise ConfigError(f"{BACKEND}.{name}: {error.args[0] if error.args else error}") from error
 
 
 def _is_switch(key: str) -> bool:

@@ -13,7 +13,6 @@ from llmx.model.feed_forward import FeedForward
 from llmx.model.kv_cache import AttentionCore
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.model.params import DecoderParams
-from llmx.model.rope import rotary_embedding
 
 
 class Layer(nn.Module):
@@ -51,7 +50,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.full_logits = build.full_logits
         self.embedding: nn.Module = nn.Embedding(params.vocab_size, params.dim)
-        self.rope = rotary_embedding(params, build)
+        self.rope = ops.rotary(params, build)
         self.layers = nn.ModuleList(
             Layer(index, params, ops, build) for index in range(params.n_layers)
         )

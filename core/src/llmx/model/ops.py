@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from llmx.config import ExportJob
     from llmx.model.cache_layout import CacheLayout
     from llmx.model.kv_cache import AttentionCore
+    from llmx.model.params import DecoderParams
+    from llmx.model.rope import RotaryEmbedding
     from llmx.quantize.codes import Codes
 
 
@@ -34,6 +36,9 @@ NormFactory = Callable[[int, float], nn.Module]
 
 RotateHalfFactory = Callable[[int, int], nn.Module]
 """(head_dim, rotary_dim) to a module on [..., head_dim], see ``rope.RotateHalf``."""
+
+RotaryFactory = Callable[["DecoderParams", "BuildOptions"], "RotaryEmbedding"]
+"""To a module positions [S] -> cos, sin, see ``rope.RotaryEmbedding`` and ``rope.RotaryTable``."""
 
 AttentionFactory = Callable[[AttentionShape], "AttentionCore"]
 """To a module (q [1, S, H, D], k [1, S, Hkv, D], v, place) -> [1, S, H, D], see ``kv_cache``."""
@@ -56,6 +61,7 @@ class ModelOps:
     """
 
     norm: NormFactory
+    rotary: RotaryFactory
     rotate_half: RotateHalfFactory
     attention: AttentionFactory
     quantized_linear: QuantizedLinearFactory
@@ -98,12 +104,13 @@ class BuildOptions:
 def plain_ops(*, kv_cache: bool, fused_attention: bool, int8_cache: bool) -> ModelOps:
     """Flavours in plain PyTorch, attention as these options say; quantized weights as torchao's."""
     from llmx.model.norm import RMSNorm
-    from llmx.model.rope import RotateHalf
+    from llmx.model.rope import RotateHalf, rotary_embedding
     from llmx.quantize.embedding import QuantizedEmbedding, table_as_kernels_read_it
     from llmx.quantize.linear import affine_linear
 
     return ModelOps(
         norm=RMSNorm,
+        rotary=rotary_embedding,
         rotate_half=RotateHalf,
         attention=_attention(kv_cache, fused_attention, int8_cache),
         quantized_linear=affine_linear,

@@ -112,6 +112,31 @@ class EndlessRotaryEmbedding(RotaryEmbedding):
         return angles.cos().float(), angles.sin().float()
 
 
+class RotaryTable(RotaryEmbedding):
+    """cos and sin looked up in tables, for hardware that computes in less than fp32.
+
+    In fp16 the angle of a distant position is off by whole degrees, and positions past 2048 are
+    no longer told apart; a rounded cos or sin is off in the last bit only.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, params: DecoderParams, build: BuildOptions) -> None:
+        super().__init__(params, build)
+        with torch.device("cpu"):
+            cos, sin = super().forward(torch.arange(build.max_context_length))
+        self.register_buffer("cos", cos[0, :, 0], persistent=False)
+        self.register_buffer("sin", sin[0, :, 0], persistent=False)
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        # As embeddings: more backends look those up than select rows.
+        cos = nn.functional.embedding(positions, self.cos)
+        sin = nn.functional.embedding(positions, self.sin)
+        shape = (1, -1, 1, cos.shape[-1])
+        return cos.view(shape), sin.view(shape)
+
+
 def rotary_embedding(params: DecoderParams, build: BuildOptions) -> RotaryEmbedding:
     """The flavour that the job's context needs."""
     kind = RotaryEmbedding if build.sinks is None else EndlessRotaryEmbedding
