@@ -1,4 +1,4 @@
-"""ExecuTorch's ``TextLLMRunner``, driven by token ids."""
+"""ExecuTorch's ``TextLLMRunner``, driven by token ids: what apps on a device run."""
 
 from __future__ import annotations
 
@@ -6,39 +6,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from attrs import frozen
+from typing import Any
 
 from llmx.errors import ArtifactError, LlmxError, UserError
 from llmx.quiet import native_stderr_captured
 from llmx.run.interrupt import Interrupt, deferred_interrupt
 from llmx.run.program import ProgramInfo
 from llmx.run.runtime import EXPORT_AGAIN, last_line, register_operators
+from llmx.run.tokens import Run, StopReason
 from llmx.run.wire import from_wire, to_wire, write_wire_tokenizer
 
 HOTTEST = 1.0  # the runner's own limit
-StopReason = Literal["end", "max_new_tokens", "context", "interrupted"]
-
-
-@frozen
-class Run:
-    """One run of the model.
-
-    Attributes:
-        tokens: what it made, without the token that ended it.
-        stop_reason: ``end`` is the model's own end token.
-        prefilled: how many tokens of the prompt were new to the KV cache.
-        prefill_seconds: from the start to the first token.
-        decode_seconds: for the ``decoded`` tokens after the first one.
-    """
-
-    tokens: list[int]
-    stop_reason: StopReason
-    prefilled: int
-    prefill_seconds: float
-    decoded: int
-    decode_seconds: float
 
 
 class Engine:
