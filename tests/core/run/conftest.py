@@ -151,12 +151,16 @@ def recite(tmp_path: Path) -> Callable[..., Path]:
 
 
 def write_artifact(
-    folder: Path, program: Path, tokenizer: Path, template: str | None = TEMPLATE, **manifest: Any
+    folder: Path,
+    program: Path,
+    tokenizer_file: Path,
+    template: str | None = TEMPLATE,
+    **manifest: Any,
 ) -> Path:
     """Put a program into a folder as an export leaves it."""
     folder.mkdir()
     (folder / "model.pte").write_bytes(program.read_bytes())
-    (folder / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    (folder / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     record = {
         "program": {"file": "model.pte"},
         "tokenizer": "tokenizer.json",
