@@ -13,6 +13,7 @@ from llmx.run.runtime import ProgramMethod
 LAYERS = {"num_hidden_layers": 5}
 KINDS = {
     "8da4w": ({}, {}),
+    "local and global attention": ({"num_hidden_layers": 8}, {"local_global_attention": [16, 0]}),
 }
 
 
@@ -80,14 +81,47 @@ def test_delegation_is_the_same(pair: Any) -> None:
         assert repeated[key] == full[key]
 
 
-def test_layers_that_differ_are_lowered_one_by_one_and_it_is_said(tiny_export: Any) -> None:
+def test_layers_that_differ_in_no_pattern_have_no_template() -> None:
     from llmx.lower.payload import IrregularError
     from llmx.lower.template import template_of
 
-    model = torch.nn.Module()
-    model.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4, bias=at != 2) for at in range(5))
     with pytest.raises(IrregularError, match="layer 2 differs"):
-        template_of(model)
+        template_of(model_of("aabaa"))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "period", "layers"),
+    [
+        ("aaaa", 1, 3),
+        ("ababab" + "ab", 2, 6),
+        ("ababab" + "a", 2, 5),
+        ("aaabaaab" + "aaab" * 2, 4, 12),
+        ("aaabaaab" + "aaab" + "aa", 4, 10),
+    ],
+)
+def test_a_template_has_two_periods_and_a_beginning_as_long_as_the_rest(
+    kinds: str, period: int, layers: int
+) -> None:
+    from llmx.lower.template import template_of
+
+    template = template_of(model_of(kinds))
+    assert template is not None
+    assert (template.period, template.layers) == (period, layers)
+    assert kinds[: template.layers].endswith(kinds[-2 * period :])
+
+
+@pytest.mark.parametrize("kinds", ["a", "aa", "aaa", "abab", "ababab"])
+def test_there_is_no_template_where_it_would_be_the_model(kinds: str) -> None:
+    from llmx.lower.template import template_of
+
+    assert template_of(model_of(kinds)) is None
+
+
+def model_of(kinds: str) -> torch.nn.Module:
+    """Layers of kind a and b."""
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4, bias=each == "a") for each in kinds)
+    return model
 
 
 def test_layers_that_do_not_repeat_are_lowered_one_by_one_and_it_is_said(tiny_export: Any) -> None:

@@ -121,7 +121,7 @@ class ExportOptions:
     output_dir: str | None = option(None, "Folder to write; none is named after the job.")
     output_name: str | None = option(None, "File name of the program.")
     replicate_layers: bool = option(
-        True, "Lower three layers and repeat them; false lowers every layer by itself."
+        True, "Lower equal layers once and repeat them; false lowers each by itself."
     )
     so_library: str | None = option(
         None, "Library with quantized operators.", unsupported="leave it out; they are built in"

@@ -1,4 +1,4 @@
-"""Lower a model in work proportional to its distinct layers, or layer by layer."""
+"""Lower a model in work proportional to its kinds of layers, or layer by layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmx.lower.capture import capture, example_inputs
 from llmx.lower.payload import IrregularError
 from llmx.lower.program import lower, with_program
 from llmx.lower.replicate import replicate
-from llmx.lower.template import TEMPLATE_LAYERS, template_of
+from llmx.lower.template import Template, template_of
 from llmx.progress import Stages
 
 
@@ -25,25 +25,38 @@ def lower_layers(
     constant_methods: Mapping[str, Any],
     stages: Stages,
 ) -> EdgeProgramManager:
-    """Lower three layers and repeat them; where that cannot be done, lower all and say why.
+    """Lower the first layers and repeat them; where that cannot be done, lower all and say why.
 
     Raises:
         LoweringError: the model cannot be traced or lowered.
     """
-    layers = getattr(model, "layers", ())
-    if job.export.replicate_layers and len(layers) > TEMPLATE_LAYERS:
+    if job.export.replicate_layers:
         try:
-            edge = _lower(template_of(model), job, backend, constant_methods, stages)
-            with stages.stage("repeat layers"):
-                program = replicate(
-                    edge.exported_program(),
-                    list(layers),
-                    lambda module: backend.delegate_data(module=module),
-                )
-                return with_program(edge, program)
+            template = template_of(model)
+            if template is not None:
+                return _repeat(template, model, job, backend, constant_methods, stages)
         except IrregularError as reason:
             stages.note(f"each layer is lowered by itself: {reason}")
     return _lower(model, job, backend, constant_methods, stages)
+
+
+def _repeat(
+    template: Template,
+    model: Any,
+    job: ExportJob,
+    backend: BackendSpec,
+    constant_methods: Mapping[str, Any],
+    stages: Stages,
+) -> EdgeProgramManager:
+    edge = _lower(template.model, job, backend, constant_methods, stages)
+    with stages.stage("repeat layers"):
+        program = replicate(
+            edge.exported_program(),
+            template,
+            list(model.layers),
+            lambda module: backend.delegate_data(module=module),
+        )
+        return with_program(edge, program)
 
 
 def _lower(

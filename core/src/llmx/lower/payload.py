@@ -92,9 +92,9 @@ def _words(module: LoweredBackendModule, places: Sequence[tuple[int, int]]) -> m
 
 
 def roles_of_pair(
-    first: LoweredBackendModule, second: LoweredBackendModule, data: LayerData
+    first: LoweredBackendModule, second: LoweredBackendModule, period: int, data: LayerData
 ) -> list[frozenset[tuple[int, Role]]]:
-    """What each key of ``second`` is, ``first`` being the same one layer earlier.
+    """What each key of ``second`` is, ``first`` being the same ``period`` layers earlier.
 
     An empty set is a constant that all layers share.
 
@@ -107,7 +107,7 @@ def roles_of_pair(
         fitting = frozenset(
             (layer, role)
             for layer, role in data.owners.get(after, frozenset())
-            if (layer - 1, role) in earlier
+            if (layer - period, role) in earlier
         )
         if not fitting and before != after:
             raise IrregularError("the backend does not say how its payloads refer to weights")
@@ -115,12 +115,12 @@ def roles_of_pair(
     return roles
 
 
-def roles_in_layer(
-    module: LoweredBackendModule, layer: int, data: LayerData
+def roles_in_layers(
+    module: LoweredBackendModule, layers: range, data: LayerData
 ) -> list[frozenset[tuple[int, Role]]]:
-    """What each key of ``module`` is, as far as ``layer`` owns it."""
+    """What each key of ``module`` is, as far as one of ``layers`` owns it."""
     return [
-        frozenset(each for each in data.owners.get(key, frozenset()) if each[0] == layer)
+        frozenset(each for each in data.owners.get(key, frozenset()) if each[0] in layers)
         for _, key in keys_in_order(module)
     ]
 

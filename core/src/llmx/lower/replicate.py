@@ -1,9 +1,9 @@
-"""Lower a few layers and repeat the middle one: equal layers lower to equal programs.
+"""Lower a few layers and repeat the middle ones: equal layers lower to equal programs.
 
-A template of three layers is lowered. Its graph is a prefix, two runs of nodes that are the same
-but for the layer that they belong to (the *units*), and a suffix. The second unit is copied for
-every further layer, with that layer's caches and parameters as inputs and that layer's weights in
-the delegates' payloads.
+A template of three layers is lowered, or more if several kinds of layers take turns. Its graph is
+a prefix, two runs of nodes that are the same but for the layers that they belong to (the *units*,
+each of one *period* of layers), and a suffix. The second unit is copied for every further period,
+with those layers' caches and parameters as inputs and their weights in the delegates' payloads.
 """
 
 from __future__ import annotations
@@ -32,30 +32,34 @@ from llmx.lower.payload import (
     IrregularError,
     LayerData,
     rekeyed,
-    roles_in_layer,
+    roles_in_layers,
     roles_of_pair,
     same_but_for_keys,
 )
-from llmx.lower.template import TEMPLATE_LAYERS
+from llmx.lower.template import Template
 
 LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
 def replicate(
-    program: ExportedProgram, layers: Sequence[nn.Module], delegate_data: DelegateData
+    program: ExportedProgram,
+    template: Template,
+    layers: Sequence[nn.Module],
+    delegate_data: DelegateData,
 ) -> ExportedProgram:
-    """The lowered program of all ``layers``, from that of the first three.
+    """The lowered program of all ``layers``, from that of the first ones.
 
     Args:
-        program: the lowered template; it is taken apart.
-        layers: all layers of the eager model, the template's three first.
+        program: the lowered ``template``; it is taken apart.
+        layers: all layers of the eager model, the template's first.
         delegate_data: the backend's hook.
 
     Raises:
         IrregularError: the template's layers did not lower to the same program; nothing is lost
             but the template.
     """
-    return _Replication(program, layers, LayerData.collect(layers, delegate_data)).run()
+    data = LayerData.collect(layers, delegate_data)
+    return _Replication(program, template.period, template.layers, layers, data).run()
 
 
 @frozen
@@ -63,20 +67,23 @@ class _Units:
     """Positions of the two units in the list of nodes: [start, middle) and [middle, end)."""
 
     start: int
-    period: int
+    length: int
 
     @property
     def middle(self) -> int:
-        return self.start + self.period
+        return self.start + self.length
 
     @property
     def end(self) -> int:
-        return self.start + 2 * self.period
+        return self.start + 2 * self.length
 
 
 @define
 class _Replication:
     program: ExportedProgram
+    period: int
+    lowered: int
+    """How many layers the template has."""
     layers: Sequence[nn.Module]
     data: LayerData
     nodes: list[Node] = field(init=False)
@@ -122,10 +129,10 @@ class _Replication:
     # Where the layers are in the template.
 
     def _find_units(self) -> _Units:
-        first = [self._first_use(layer) for layer in range(TEMPLATE_LAYERS)]
-        period = first[2] - first[1]
-        for start in range(max(first[1] - period + 1, 1), first[1] + 1):
-            units = _Units(start, period)
+        first = self._first_use(self.lowered - 2 * self.period)
+        length = self._first_use(self.lowered - self.period) - first
+        for start in range(max(first - length + 1, 1), first + 1):
+            units = _Units(start, length)
             if units.end <= len(self.nodes) and self._repeats(units):
                 return units
         raise IrregularError("the layers of the lowered template do not repeat")
@@ -144,7 +151,7 @@ class _Replication:
 
     def _repeats(self, units: _Units) -> bool:
         return all(
-            self._corresponds(self.nodes[at], self.nodes[at + units.period], units)
+            self._corresponds(self.nodes[at], self.nodes[at + units.length], units)
             for at in range(units.start, units.middle)
         )
 
@@ -174,7 +181,7 @@ class _Replication:
         if after < units.start:
             return before == after
         # Within the unit, or from the one before; the first unit has the prefix before it.
-        return after == before + units.period or before < units.start <= after < units.middle
+        return after == before + units.length or before < units.start <= after < units.middle
 
     def _same_input(self, one: Node, other: Node) -> bool:
         if one is other:
@@ -184,7 +191,7 @@ class _Replication:
             return False
         layer = _layer_of(first)
         if layer is not None:
-            return second == _in_layer(first, layer + 1)
+            return second == _in_layer(first, layer + self.period)
         if _layer_of(second) is not None:
             return False
         return torch.equal(self._tensor(first), self._tensor(second))
@@ -192,16 +199,16 @@ class _Replication:
     # New inputs.
 
     def _add_placeholders(self) -> None:
-        last = TEMPLATE_LAYERS - 1
         for target, node in list(self.placeholders.items()):
-            if _layer_of(target) != last:
+            last = _layer_of(target)
+            if last is None or last < self.lowered - self.period:
                 continue
             spec = self._spec(target)
             holder = self._holder(target)
             if not torch.equal(holder[target], self._eager_tensor(target)):
                 raise IrregularError(f"{target} was changed while it was lowered")
             after, added = node, []
-            for layer in range(TEMPLATE_LAYERS, len(self.layers)):
+            for layer in range(last + self.period, len(self.layers), self.period):
                 new_target = _in_layer(target, layer)
                 with self.graph.inserting_after(after):
                     new = self.graph.placeholder(node.name.replace(f"_{last}_", f"_{layer}_", 1))
@@ -250,12 +257,13 @@ class _Replication:
     # Copies of the second unit, and the suffix behind them.
 
     def _copy_units(self, units: _Units) -> list[Mapping[Node, Node]]:
-        """For every further layer, which node of the second unit became which new one."""
+        """For every further period, which node of the second unit became which new one."""
         template = self.nodes[units.middle : units.end]
         roles = {
             node: roles_of_pair(
-                self._module(self.nodes[self.position[node] - units.period]),
+                self._module(self.nodes[self.position[node] - units.length]),
                 self._module(node),
+                self.period,
                 self.data,
             )
             for node in template
@@ -263,7 +271,8 @@ class _Replication:
         }
         previous: Mapping[Node, Node] = {node: node for node in template}
         copies: list[Mapping[Node, Node]] = []
-        for shift in range(1, len(self.layers) - TEMPLATE_LAYERS + 1):
+        further = len(self.layers) - self.lowered
+        for shift in range(self.period, further + 1, self.period):
             made: dict[Node, Node] = {}
             with self.graph.inserting_before(self._suffix_start(units)):
                 for node in template:
@@ -289,7 +298,7 @@ class _Replication:
             if at >= units.middle:
                 return made[argument]
             if at >= units.start:
-                return previous[self.nodes[at + units.period]]
+                return previous[self.nodes[at + units.length]]
             return argument
 
         return self.graph.node_copy(node, replaced)
@@ -312,7 +321,7 @@ class _Replication:
         return self.graph.output_node()
 
     def _redirect_suffix(self, units: _Units, copies: Sequence[Mapping[Node, Node]]) -> None:
-        last, shift = copies[-1], len(copies)
+        last, shift = copies[-1], len(copies) * self.period
 
         def replaced(argument: Node) -> Node:
             if argument.op == "placeholder":
@@ -320,13 +329,14 @@ class _Replication:
             if self.position[argument] >= units.end:
                 return argument
             if units.start <= self.position[argument] < units.middle:
-                raise IrregularError("the end of the model reaches back over more than a layer")
+                raise IrregularError("the end of the model reaches back over more than a period")
             return last.get(argument, argument)
 
         for node in self.nodes[units.end :]:
             if node.op == "get_attr":
                 module = self._module(node)
-                roles = roles_in_layer(module, TEMPLATE_LAYERS - 1, self.data)
+                last_period = range(self.lowered - self.period, self.lowered)
+                roles = roles_in_layers(module, last_period, self.data)
                 self._attach(node, module, roles, shift)
             else:
                 node.args = torch.fx.map_arg(node.args, replaced)
@@ -360,12 +370,13 @@ class _Replication:
             return
         assert spec.target is not None
         if at >= units.end:
-            yield _mutation(value, _in_layer(spec.target, layer + len(copies))), value
+            yield _mutation(value, _in_layer(spec.target, layer + len(copies) * self.period)), value
             return
         yield spec, value
         if at >= units.middle:
-            for shift, made in enumerate(copies, start=1):
-                yield _mutation(made[value], _in_layer(spec.target, layer + shift)), made[value]
+            for number, made in enumerate(copies, start=1):
+                later = _in_layer(spec.target, layer + number * self.period)
+                yield _mutation(made[value], later), made[value]
 
 
 def _mutation(value: Node, target: str) -> OutputSpec:

@@ -3,33 +3,59 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
+from attrs import frozen
 from torch import nn
 
 from llmx.lower.payload import IrregularError
 from llmx.model.kv_cache import AttentionCore
 
-TEMPLATE_LAYERS = 3
+
+@frozen
+class Template:
+    """A model's first layers, which all its further ones repeat.
+
+    Attributes:
+        model: has these layers only and shares their weights.
+        period: after how many layers their kinds come again; 1 if all are of one kind.
+        layers: how many it has: the first, up to ``period`` of them, and two periods more.
+    """
+
+    model: nn.Module
+    period: int
+    layers: int
 
 
-def template_of(model: nn.Module) -> nn.Module:
-    """The model with its first three layers only, sharing their weights.
+def template_of(model: nn.Module) -> Template | None:
+    """The shortest template, or ``None`` if it would be the whole model.
 
     Raises:
-        IrregularError: the layers differ in structure.
+        IrregularError: the kinds of layers follow no pattern.
     """
     layers = getattr(model, "layers", None)
     if not isinstance(layers, nn.ModuleList):
         raise IrregularError("the model has no list of layers")
-    structures = [_structure(layer) for layer in layers]
-    for index, structure in enumerate(structures):
-        if structure != structures[0]:
-            raise IrregularError(f"layer {index} differs in structure from layer 0")
+    period = _period([_structure(layer) for layer in layers])
+    count = len(layers)
+    # As many layers are left over before a whole number of periods as at the end of the model.
+    needed = 2 * period + (count - 1) % period + 1
+    if needed >= count:
+        return None
     template = copy.copy(model)
     template._modules = dict(model._modules)
-    template.layers = nn.ModuleList(layers[:TEMPLATE_LAYERS])
-    return template
+    template.layers = nn.ModuleList(layers[:needed])
+    return Template(template, period, needed)
+
+
+def _period(structures: Sequence[object]) -> int:
+    count = len(structures)
+    for period in range(1, max(2, count // 2 + 1)):
+        if all(structures[at] == structures[at - period] for at in range(period, count)):
+            return period
+    other = next(at for at in range(count) if structures[at] != structures[0])
+    raise IrregularError(f"layer {other} differs in structure from layer 0, in no pattern")
 
 
 def _structure(layer: nn.Module) -> list[tuple[Any, ...]]:
