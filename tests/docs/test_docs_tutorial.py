@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 # Mappings whose keys are names of other things.
-OPAQUE = ("config", "versions", "model.params", "source.files")
+OPAQUE = ("config", "versions", "model.params", "source.files", "files")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,11 @@ def test_its_metadata_names_the_module_that_is_shown(tutorial: Path) -> None:
     (module,) = project["project"]["entry-points"]["llmx.families"].values()
     assert (tutorial / f"{module}.py").is_file()
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["include"] == [f"{module}.py"]
+
+
+def test_the_record_follows_the_schema(manifest: Mapping[str, Any], root: Path) -> None:
+    schema = json.loads((root / "docs/llmx.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(manifest, schema)
 
 
 def test_every_key_of_the_record_is_documented(manifest: Mapping[str, Any], root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ from typing import Any
 from attrs import frozen
 
 from llmx.errors import ArtifactError
+from llmx.report.model_card import model_card
 
 MANIFEST_NAME = "llmx.json"
+CARD_NAME = "MODEL_CARD.md"
 FORMAT = 1
 
 
@@ -149,6 +152,39 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write ``llmx.json``."""
     text = json.dumps({"format": FORMAT, **manifest}, indent=2, ensure_ascii=False) + "\n"
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+
+
+def write_card(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``MODEL_CARD.md``, which tells people what ``llmx.json`` says."""
+    (folder / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Bytes and SHA-256 of every file in ``folder``, by name."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
+    return found
+
+
+def record(folder: Path, **entries: Any) -> None:
+    """Add entries to an artifact's ``llmx.json``, or replace them, and write its card anew.
+
+    Raises:
+        ArtifactError: there is no artifact, or it cannot be written.
+    """
+    manifest = {**Artifact.open(folder).manifest, **entries}
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".llmx-") as scratch:
+            write_manifest(Path(scratch), manifest)
+            write_card(Path(scratch), manifest)
+            # No reader ever sees a file that is half-written.
+            for path in Path(scratch).iterdir():
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
 
 
 def _cannot_write(folder: Path, error: OSError) -> ArtifactError:

@@ -79,8 +79,8 @@ def _to_json(contents: Contents, layers: Mapping[str, int]) -> dict[str, Any]:
 def _method_json(method: MethodInfo) -> dict[str, Any]:
     return {
         "name": method.name,
-        "inputs": method.inputs,
-        "outputs": method.outputs,
+        "inputs": [str(each) for each in method.inputs],
+        "outputs": [str(each) for each in method.outputs],
         "planned_bytes": method.planned_bytes,
         "state_bytes": method.state.bytes,
         "kv_bytes_per_token": method.state.bytes_per_token,
@@ -148,8 +148,8 @@ def _show_method(console: Console, method: MethodInfo) -> None:
     console.print(f"[bold]method {escape(method.name)}[/bold]")
     grid = Table.grid(padding=(0, 2))
     for heading, text in (
-        ("takes", ", ".join(method.inputs) or "nothing"),
-        ("returns", ", ".join(method.outputs) or "nothing"),
+        ("takes", ", ".join(map(str, method.inputs)) or "nothing"),
+        ("returns", ", ".join(map(str, method.outputs)) or "nothing"),
         ("memory", f"{_megabytes(method.planned_bytes)} planned, with {_state(method)}"),
         ("delegates", _delegates(method.delegates)),
     ):

@@ -113,9 +113,15 @@ def _context(manifest: Mapping[str, Any]) -> str:
 def _checks(checks: list[Mapping[str, Any]]) -> str:
     if not checks:
         return "not run on this machine"
-    worst = max(checks, key=lambda each: float(each["figure"] / each["bound"]))
+    # A bound of 0 is for counts, of which there must be none.
+    worst = max(
+        (each for each in checks if each["bound"]),
+        key=lambda each: float(each["figure"] / each["bound"]),
+    )
+    failed = [each["name"] for each in checks if not each["passed"]]
+    outcome = f"failed: {', '.join(failed)}" if failed else f"{len(checks)} of {len(checks)} passed"
     return (
-        f"agrees with the eager model in {len(checks)} calls: logits differ by "
+        f"{outcome}; logits differ by at most "
         f"{worst['figure']:.1g} of their deviation (bound {worst['bound']:.1g})"
     )
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import attrs
-
-from llmx.artifact import Artifact, check_output, staged, write_manifest
+from llmx.artifact import (
+    Artifact,
+    check_output,
+    describe_files,
+    staged,
+    write_card,
+    write_manifest,
+)
 from llmx.cache import Store
 from llmx.cache.keys import program_key
 from llmx.cache.programs import copy_program, keep_program
 from llmx.checkpoint import Checkpoint
-from llmx.checkpoint.files import file_hash
 from llmx.config import ExportJob
 from llmx.errors import LoweringError
 from llmx.lower.build import Blueprint, draw
@@ -39,7 +42,11 @@ from llmx.report.manifest import (
     describe_weights,
     versions,
 )
-from llmx.run.parity import Check, check_parity, parity_bound
+from llmx.run.parity import check_parity, parity_bound
+from llmx.run.tokenizer import load_tokenizer
+from llmx.verify.finding import Finding
+from llmx.verify.quick import check_quickly
+from llmx.verify.tokens import check_tokenizer
 
 DEFAULT_PROGRAM_NAME = "model.pte"
 
@@ -112,12 +119,12 @@ def run(
             )
             with stages.stage("check"):
                 checks = _check(
-                    path, blueprint, written.records, source.params, job, plugins, stages
+                    path, tokenizer, blueprint, written.records, source.params, job, plugins, stages
                 )
             facts = {
                 "weights": describe_weights(written.records),
                 "delegation": written.delegation,
-                "checks": [{**attrs.asdict(each), "passed": each.passed} for each in checks],
+                "checks": [each.to_dict() for each in checks],
                 "notes": stages.notes[said:],
             }
             keep_program(store, key, path, facts)
@@ -127,6 +134,7 @@ def run(
             reused, predicted = "program", None
             for note in facts["notes"]:
                 stages.note(note)
+        files = describe_files(scratch)
         manifest = {
             "family": job.base.model_class,
             "size": job.base.size,
@@ -134,65 +142,76 @@ def run(
             "config": job.to_dict(),
             "source": describe_source(source.checkpoint, source.adapter, hashes.result()),
             "model": describe_model(source.params, tokens, cache_bytes(blueprint.model)),
-            "program": _describe_program(path),
+            "program": {"file": path.name, **files[path.name]},
             "tokenizer": None if tokenizer is None else tokenizer.name,
+            "files": files,
             "chat_template": _chat_template(source.checkpoint, plugins),
             "special_tokens": describe_special_tokens(source.checkpoint),
             "sampling": describe_sampling(source.checkpoint),
             "weights": facts["weights"],
             "delegation": facts["delegation"],
             "checks": facts["checks"],
+            "verification": None,
             "reused": reused,
             "predicted_peak_bytes": predicted,
             "stages": describe_stages(stages.records),
             "notes": list(stages.notes),
         }
         write_manifest(scratch, manifest)
+        write_card(scratch, manifest)
     store.trim()
     return Artifact.open(folder)
 
 
-def _describe_program(path: Path) -> Mapping[str, Any]:
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
-
-
 def _check(
     program: Path,
+    tokenizer: Path | None,
     blueprint: Blueprint,
     records: Sequence[WeightRecord],
     params: DecoderParams,
     job: ExportJob,
     plugins: Plugins,
     stages: Stages,
-) -> list[Check]:
-    """Compare the program with the eager model, where this machine can run it."""
+) -> list[Finding]:
+    """Compare the program with the eager model and itself, where this machine can run it."""
     reason = plugins.backend.runtime()
     if reason is not None:
         stages.note(f"not checked against the eager model: {reason}")
         return []
     assert job.export.max_seq_length is not None
+    bound = parity_bound(
+        blueprint.dtype,
+        int8_activations=blueprint.int8_activations
+        or any(each.kept and each.kind == "linear" for each in records),
+    )
     checks = check_parity(
         program,
         blueprint.model,
-        bound=parity_bound(
-            blueprint.dtype,
-            int8_activations=blueprint.int8_activations
-            or any(each.kept and each.kind == "linear" for each in records),
-        ),
+        bound=bound,
         kv_cache=job.model.use_kv_cache,
         dynamic=job.model.enable_dynamic_shape,
         max_seq_length=job.export.max_seq_length,
         vocab_size=params.vocab_size,
     )
-    failed = [each for each in checks if not each.passed]
+    _require(checks)
+    further = check_quickly(program, bound=bound)
+    _require(further)
+    words = [] if tokenizer is None else [check_tokenizer(load_tokenizer(tokenizer), tokenizer)]
+    for each in words:
+        if each.passed is False:
+            stages.note(f"{each.name} fails: {each.figure:.0f} {each.detail}")
+    return [*checks, *further, *words]
+
+
+def _require(checks: Sequence[Finding]) -> None:
+    failed = [each for each in checks if each.passed is False]
     if failed:
-        worst = max(failed, key=lambda each: each.figure)
+        worst = max(failed, key=lambda each: each.figure or 0)
         raise LoweringError(
             f"the program does not compute what the model computes: {worst.name} fails, "
-            f"{worst.figure:.3g} exceeds {worst.bound:.3g}",
+            f"{worst.figure or 0:.3g} exceeds {worst.bound or 0:.3g}",
             remedy="nothing was written; please report this with the output of llmx config",
         )
-    return checks
 
 
 def _chat_template(checkpoint: Checkpoint | None, plugins: Plugins) -> str | None:

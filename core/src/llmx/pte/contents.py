@@ -14,7 +14,7 @@ from attrs import frozen
 from llmx.errors import ArtifactError
 from llmx.pte.flatbuffer import Buffer, MalformedError
 from llmx.pte.layout import INLINE_PAYLOADS, PLANS, VERSION, Layout, read_layout
-from llmx.pte.methods import Constant, Delegate, Method
+from llmx.pte.methods import Constant, Delegate, Method, Tensor
 from llmx.pte.parts import Part, State, find_parts, find_state
 
 CONSTANTS, STATE, NAMED, PAYLOAD = "constants", "initial state", "named data", "payload"
@@ -44,7 +44,7 @@ class MethodInfo:
     """A method that computes something.
 
     Attributes:
-        inputs, outputs: types, with the largest sizes.
+        inputs, outputs: tensors, or the names of other types.
         planned_bytes: memory for activations and state.
         kernels: calls of each operator that the runtime must bring.
         external: keys of tensors whose data are in another file.
@@ -53,8 +53,8 @@ class MethodInfo:
     """
 
     name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[Tensor | str, ...]
+    outputs: tuple[Tensor | str, ...]
     planned_bytes: int
     kernels: Mapping[str, int]
     delegates: tuple[DelegateInfo, ...]

@@ -106,10 +106,10 @@ class Method:
         }
         self.tensors: Mapping[int, Tensor] = dict(self._all_tensors())
 
-    def describe(self, index: int) -> str:
-        """A value's type in a few words."""
+    def describe(self, index: int) -> Tensor | str:
+        """A tensor, or the name of another value's type."""
         if index in self.tensors:
-            return str(self.tensors[index])
+            return self.tensors[index]
         return KINDS.get(self._value(index)[0], "unknown")
 
     @property
@@ -118,6 +118,12 @@ class Method:
         if self.inputs or self.steps or any(each in self.tensors for each in self.outputs):
             return None
         return tuple(_constant(*self._value(index)) for index in self.outputs)
+
+    def constant_at(self, output: int) -> int | None:
+        """Where in the file the integer is that a constant method returns; ``None`` for 0, which
+        is not stored."""
+        kind, value = self._value(self.outputs[output])
+        return None if value is None or kind != INT else value.field(0)
 
     def items(self, index: int) -> tuple[int, ...]:
         """The values in a list of tensors; just ``index`` for anything else."""

@@ -96,6 +96,20 @@ class Engine:
             decode_seconds=listener.decode_seconds,
         )
 
+    def uninterrupted(self, prompt: Sequence[int], limit: int) -> list[int]:
+        """What the runner makes by itself after ``prompt``, at most ``limit`` tokens, the most
+        likely ones; its end token is among them if it stopped there.
+
+        Raises:
+            LlmxError: the runner failed.
+        """
+        self._runner.reset()
+        self._cached = []
+        made: list[int] = []
+        self._run(prompt, limit, 0.0, lambda piece: made.append(from_wire(piece)))
+        self._runner.reset()
+        return made
+
     def _check(self, prompt: Sequence[int], max_new_tokens: int | None, temperature: float) -> None:
         if not prompt:
             raise UserError("the prompt is empty", remedy="say something")

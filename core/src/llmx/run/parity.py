@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from attrs import frozen
 from torch import Tensor, nn
 
 from llmx.quiet import native_stderr_captured
 from llmx.run.runtime import ProgramMethod
+from llmx.verify.finding import Finding, distance, measured
 
 PROMPT_LENGTH = 12
 DECODED = 2
 FLOAT_BOUNDS = {torch.float32: 0.002, torch.float16: 0.05, torch.bfloat16: 0.3}
 INT8_ACTIVATIONS_BOUND = 0.5
-
-
-@frozen
-class Check:
-    """A comparison that was made: ``figure`` must not exceed ``bound``."""
-
-    name: str
-    figure: float
-    bound: float
-
-    @property
-    def passed(self) -> bool:
-        return self.figure <= self.bound
 
 
 def parity_bound(dtype: torch.dtype, *, int8_activations: bool) -> float:
@@ -53,7 +39,7 @@ def check_parity(
     dynamic: bool,
     max_seq_length: int,
     vocab_size: int,
-) -> list[Check]:
+) -> list[Finding]:
     """Run a short prompt and a few decoding steps through both, and compare logits.
 
     The figure is the root mean square difference over the deviation of the eager logits.
@@ -68,8 +54,7 @@ def check_parity(
         with torch.no_grad(), native_stderr_captured():
             expected = model(*inputs).float()
         actual = method(*inputs).float()
-        figure = float((actual - expected).square().mean().sqrt() / expected.std())
-        checks.append(Check(name, float("inf") if math.isnan(figure) else figure, bound))
+        checks.append(measured(name, distance(actual, expected), bound))
     return checks
 
 

@@ -1,0 +1,1 @@
+"""Is an exported model what it claims to be? Checks of a ``.pte`` in the real runner."""

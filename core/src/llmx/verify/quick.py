@@ -1,0 +1,37 @@
+"""The checks that every export ends with, where its program can be run: a few seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from llmx.run.engine import Engine
+from llmx.run.feeding import FedProgram
+from llmx.run.program import read_program
+from llmx.verify.consistency import ANSWER, check_consistency
+from llmx.verify.finding import Finding, Findings
+from llmx.verify.runner import check_answer
+
+LENGTH = 20
+SPOKEN = 4
+
+
+def check_quickly(program: Path, *, bound: float) -> list[Finding]:
+    """Consistency on a short text, and a few tokens in the runner.
+
+    Args:
+        bound: for differences of logits over their deviation.
+    """
+    return [each for each in _findings(program, bound) if each.passed is not None]
+
+
+def _findings(path: Path, bound: float) -> Findings:
+    info = read_program(path)
+    program = FedProgram(path)
+    generator = torch.Generator().manual_seed(0)
+    length = min(LENGTH, info.max_context_length - ANSWER)
+    if length >= 2 * ANSWER:
+        tokens = torch.randint(info.vocab_size, (length,), generator=generator).tolist()
+        yield from check_consistency(program, tokens, bound=bound)
+        yield check_answer(Engine(info), program, tokens[:ANSWER], SPOKEN)

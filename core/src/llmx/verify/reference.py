@@ -1,0 +1,129 @@
+"""The model as its checkpoint has it, in fp32: what an exported program is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from llmx.checkpoint import TokenIds, save_tokenizer
+from llmx.config import ExportJob, load_job
+from llmx.config.schema import DebugOptions, QuantizationOptions, SelectedBackend
+from llmx.errors import CheckpointError
+from llmx.lower.build import draw, fill
+from llmx.lower.context import resolve_lengths
+from llmx.lower.source import Source, open_source
+from llmx.plugins import Plugins, load
+from llmx.progress import Stages
+from llmx.quantize.rounding import largest_value
+from llmx.quiet import native_stderr_captured
+
+
+class Reference:
+    """An eager model of the same weights, without quantization and without a backend."""
+
+    def __init__(self, job: ExportJob, stages: Stages) -> None:
+        """Open the checkpoint that ``job`` names and load all of it.
+
+        Raises:
+            CheckpointError: it is not there or does not fit.
+        """
+        self._plugins: Plugins = load(job.base.model_class, None)
+        with stages.stage("open reference"):
+            self._source: Source = open_source(job.base, self._plugins.family, stages.display)
+            job = resolve_lengths(_plain(job), self._source.params)
+            self._cached = job.model.use_kv_cache
+            blueprint = draw(job, self._source, self._plugins)
+        with stages.stage("load reference"):
+            for _ in fill(blueprint, stages, largest_value):
+                pass
+        self._model: nn.Module = blueprint.model
+
+    @torch.no_grad()
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        """Logits [S, vocab] behind each token of a text."""
+        inputs = torch.tensor([list(tokens)])
+        # The custom operators' eager versions log every call.
+        with native_stderr_captured():
+            output: Tensor = (
+                self._model(inputs, torch.tensor([0])) if self._cached else self._model(inputs)
+            )
+        return output.float()[0]
+
+    def token_ids(self) -> TokenIds:
+        """What begins and what ends a text."""
+        return self._plugins.family.token_ids(checkpoint=self._source.checkpoint)
+
+    def write_tokenizer(self, folder: Path) -> Path | None:
+        """The checkpoint's own tokenizer, if it has one."""
+        if self._source.checkpoint is None:
+            return None
+        family = self._plugins.family
+        return save_tokenizer(
+            self._source.checkpoint, folder, sections=lambda name: family.gguf_tokenizer(name=name)
+        )
+
+
+def recorded_job(manifest: Path, checkpoint: str | None) -> ExportJob:
+    """The job of an artifact, with another checkpoint where one is named.
+
+    Raises:
+        CheckpointError: the recorded checkpoint is not on this machine.
+    """
+    job = load_job(config=manifest).job
+    if checkpoint is not None:
+        base = attrs.evolve(job.base, checkpoint=checkpoint, random_weights=False, revision=None)
+        return attrs.evolve(job, base=base)
+    source = job.base.checkpoint
+    if not job.base.random_weights and (source is None or not Path(source).exists()):
+        raise CheckpointError(
+            f"the checkpoint {source or 'of the default size'} is not here",
+            remedy="name it with --reference",
+        )
+    return job
+
+
+def job_for(checkpoint: str, family: str | None, metadata: Mapping[str, Any]) -> ExportJob:
+    """A job for a program without a record; without ``family``, the checkpoint tells it."""
+    lengths = {
+        key: metadata[name]
+        for key, name in (
+            ("max_seq_length", "get_max_seq_len"), ("max_context_length", "get_max_context_len")
+        )
+        if isinstance(metadata.get(name), int)
+    }  # fmt: skip
+    try:
+        return ExportJob.create(
+            family,
+            checkpoint=checkpoint,
+            backend=None,
+            qmode=None,
+            embedding_quantize=None,
+            **lengths,
+        )
+    except CheckpointError as error:
+        if family is None:
+            raise CheckpointError(error.message, remedy="name the family with --family") from error
+        raise
+
+
+def _plain(job: ExportJob) -> ExportJob:
+    """The same model in fp32, without what is only about the program."""
+    model = attrs.evolve(
+        job.model,
+        dtype_override="fp32",
+        use_shared_embedding=False,
+        use_sdpa_with_kv_cache=False,
+        quantize_kv_cache=False,
+    )
+    return attrs.evolve(
+        job,
+        model=model,
+        quantization=QuantizationOptions(),
+        backend=SelectedBackend(),
+        debug=DebugOptions(generate_full_logits=True),
+    )

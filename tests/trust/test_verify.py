@@ -1,0 +1,156 @@
+"""``llmx verify`` passes what is right, and finds what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from llmx.artifact import Artifact
+from llmx.cli import invoke
+from llmx.errors import CheckpointError
+from llmx.lower.capture import capture, example_inputs
+from llmx.lower.program import default_program_config, finish, lower
+from llmx.pte.constants import overwrite_constants
+from llmx.run.feeding import FedProgram
+from llmx.verify.consistency import check_consistency
+from llmx.verify.corpus import corpus
+from llmx.verify.verifier import verify
+
+from .conftest import EOS, FAMILY, save_tiny
+
+Copier = Callable[[Artifact], Artifact]
+
+
+def failures(path: Path, reference: str | None = None) -> set[str]:
+    return {each.name for each in verify(path, reference=reference) if each.passed is False}
+
+
+@pytest.mark.parametrize("kind", ["exact", "quantized"])
+def test_a_good_export_passes_every_check(
+    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact: Artifact = request.getfixturevalue(kind)
+    capsys.readouterr()  # what the export said
+    assert invoke(["verify", str(artifact.folder), "--json", "--quiet"]) == 0
+    outcome: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert outcome["passed"]
+    found = {each["name"]: each for each in outcome["checks"]}
+    assert [name for name, each in found.items() if not each["passed"]] == []
+    for name in (
+        "are the files that were exported",
+        "loads in ExecuTorch's runner",
+        "token by token equals prefill",
+        "prefill in chunks equals one prefill",
+        "second turn equals a fresh prefill",
+        "a new text is not disturbed by older ones",
+        "the runner follows the program",
+        *(f"stops at end token {token}" for token in EOS),
+        "a prompt without room is refused",
+        "ends where the context ends",
+        "agrees with the checkpoint's own model",
+        "end tokens are the checkpoint's",
+        "runtime tokenizer equals the checkpoint's",
+    ):
+        assert name in found
+    bound = found["agrees with the checkpoint's own model"]["bound"]
+    assert bound == (0.002 if kind == "exact" else 1.0)
+    assert Artifact.open(artifact.folder).manifest["verification"] == outcome
+
+
+def test_other_weights_are_found_out(
+    exact: Artifact, copied: Copier, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = copied(exact)
+    other = save_tiny(tmp_path / "other", scale=1.1)
+    assert invoke(["verify", str(artifact.folder), "--reference", str(other), "-q"]) == 1
+    shown = capsys.readouterr().out
+    assert "1 failed" in shown
+    assert "FAILED" in shown
+    record = Artifact.open(artifact.folder).manifest["verification"]
+    assert record["passed"] is False
+    (failed,) = [each for each in record["checks"] if each["passed"] is False]
+    assert failed["name"] == "agrees with the checkpoint's own model"
+
+
+def test_changed_bytes_are_found_out(exact: Artifact, copied: Copier) -> None:
+    artifact = copied(exact)
+    content = bytearray(artifact.program.read_bytes())
+    middle = len(content) * 3 // 4
+    content[middle : middle + 4000] = bytes(4000)
+    artifact.program.write_bytes(content)
+    found = failures(artifact.folder)
+    assert {"are the files that were exported", "agrees with the checkpoint's own model"} <= found
+
+
+def test_wrong_end_tokens_are_found_out(exact: Artifact, copied: Copier) -> None:
+    artifact = copied(exact)
+    overwrite_constants(artifact.program, "get_eos_ids", {0: 9})
+    assert "end tokens are the checkpoint's" in failures(artifact.folder)
+
+
+def test_another_tokenizer_is_found_out(exact: Artifact, copied: Copier) -> None:
+    artifact = copied(exact)
+    assert artifact.tokenizer is not None
+    content = json.loads(artifact.tokenizer.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+    artifact.tokenizer.write_text(json.dumps(content))
+    assert "runtime tokenizer equals the checkpoint's" in failures(artifact.folder)
+
+
+def test_without_the_checkpoint_the_rest_is_checked(exact: Artifact, copied: Copier) -> None:
+    artifact = copied(exact)
+    text = (artifact.folder / "llmx.json").read_text()
+    assert artifact.manifest["source"]["checkpoint"] in text
+    moved = text.replace(artifact.manifest["source"]["checkpoint"], "/nowhere")
+    (artifact.folder / "llmx.json").write_text(moved)
+    found = verify(artifact.folder)
+    skipped = {each.name: each.detail for each in found if each.passed is None}
+    assert set(skipped) == {"agrees with the checkpoint's own model"}
+    assert "--reference" in skipped["agrees with the checkpoint's own model"]
+    with pytest.raises(CheckpointError):
+        verify(artifact.folder, reference="/nowhere")
+
+
+def test_a_program_alone_is_held_against_a_named_checkpoint(
+    exact: Artifact, checkpoint: Path
+) -> None:
+    found = verify(exact.program, reference=str(checkpoint), family=FAMILY)
+    assert [each.name for each in found if each.passed is False] == []
+    assert "agrees with the checkpoint's own model" in {each.name for each in found}
+
+
+class Forgetless(nn.Module):
+    """What it says depends on how often it was called since it was loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1, dtype=torch.long))
+        self.table = nn.Embedding(300, 300)
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        return self.table((tokens[:, -1] + self.calls + input_pos) % 300)
+
+
+def test_a_program_that_remembers_too_much_is_found_out(tmp_path: Path) -> None:
+    inputs = example_inputs(kv_cache=True, dynamic=True, max_seq_length=32)
+    edge = lower(capture(Forgetless().eval(), *inputs), [], [], {})
+    path = tmp_path / "model.pte"
+    path.write_bytes(finish(edge, default_program_config()).buffer)
+    found = list(check_consistency(FedProgram(path), list(range(30)), bound=0.5))
+    assert all(each.passed is False for each in found)
+    assert len(found) == 4
+
+
+def test_the_corpus_covers_scripts_spaces_and_code() -> None:
+    text = "\n".join(corpus())
+    for piece in ("ß", "京", "ب", "갈", "🦙", "\t", "\n\n", "\r\n", "def ", "0123"):
+        assert piece in text
+    assert len(corpus()) >= 40
