@@ -73,5 +73,5 @@ def test_untrained_weights_are_not_calibrated(tmp_path: Path) -> None:
         "smollm2", random_weights=True, method="gptq", output_dir=str(tmp_path / "out")
     )
     stages = Stages()
-    assert calibration_of(job, None, vocab_size=64, stages=stages) is None
+    assert calibration_of(job, None, vocabulary=range(64), stages=stages) is None
     assert any("not calibrated" in note for note in stages.notes)

@@ -66,7 +66,7 @@ def rounded(weight: Tensor) -> Tensor:
 
 
 class TestSensitivity:
-    TEXTS = tuple(random_sequences(80, length=48, limit=12))
+    TEXTS = tuple(random_sequences(range(80), length=48, limit=12))
 
     @cache  # noqa: B019 -- one instance
     def measured(self) -> dict[str, tuple[float, float]]:

@@ -87,10 +87,10 @@ class ModelOptions:
         None, "'<sink>,<window>': endless texts, by their first and their last tokens."
     )
     output_prune_map: str | None = option(
-        None, "JSON map of output tokens to keep.", unsupported="export the full vocabulary"
+        None, "JSON map from new ids to those of the tokens that the model may say."
     )
     input_prune_map: str | None = option(
-        None, "JSON map of input tokens to keep.", unsupported="export the full vocabulary"
+        None, "JSON map from new ids to those of the tokens that the model can read."
     )
     quantize_kv_cache: bool = option(False, "Keep the KV cache in int8, scaled per token and head.")
     static_quantize_kv_cache: bool = option(

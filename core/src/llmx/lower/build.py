@@ -15,6 +15,7 @@ from llmx.config.context_checks import attention_sinks
 from llmx.errors import CheckpointError, ConfigError
 from llmx.lower.adapter import merged
 from llmx.lower.source import Source
+from llmx.lower.vocabulary import EMBEDDING, HEAD, Vocabulary, read_vocabulary
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.plugins import Plugins
 from llmx.progress import Stages
@@ -27,7 +28,7 @@ from llmx.quantize.plan import Scheme, plan_quantization, planning_notes
 from llmx.quantize.random_weights import random_weights
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-TIED = {"embedding.weight": "head.weight"}
+TIED = {EMBEDDING: HEAD}
 AUTO_OFFSET_BITS = 0.5
 """Offsets that add more bits per weight are kept on request only."""
 SHARED = {"embedding": "head"}
@@ -46,6 +47,7 @@ class Blueprint:
     schemes: Mapping[str, Scheme]
     imports: ImportRules
     tensors: Iterable[tuple[str, Tensor | IntegerWeight]]
+    vocabulary: Vocabulary
     notes: Sequence[str]
     int8_activations: bool
 
@@ -60,13 +62,16 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     """
     params, dtype = source.params, DTYPES[job.model.dtype_override]
     ops = plugins.backend.model_ops(job=job)
+    special = plugins.family.token_ids(checkpoint=source.checkpoint)
+    vocabulary = read_vocabulary(job.model, size=params.vocab_size, special=special)
+    build = build_options(job, vocabulary)
     with torch.device("meta"):
-        model = plugins.family.build_model(params=params, ops=ops, build=build_options(job))
-    tied = TIED if params.tied_embeddings else {}
+        model = plugins.family.build_model(params=params, ops=ops, build=build)
+    tied = TIED if params.tied_embeddings and vocabulary.one_table else {}
     shared = SHARED if job.model.use_shared_embedding else {}
     if shared and not tied:
         raise ConfigError(
-            "model.use_shared_embedding: this model's embedding and head are different tables",
+            "model.use_shared_embedding: embedding and head are different tables here",
             remedy="leave it out",
         )
     shapes = {
@@ -74,12 +79,16 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
         for name, parameter in model.named_parameters()
         if name not in tied.values()
     }
+    vocabulary.check(shapes)
     schemes = plan_quantization(
         model, job.quantization, group_multiple=ops.group_multiple, shared=shared
     )
-    tensors = _tensors(source, plugins, shapes)
+    stored = vocabulary.stored_shapes(shapes)
+    if params.tied_embeddings:
+        stored = {name: shape for name, shape in stored.items() if name not in TIED.values()}
+    tensors = _tensors(source, plugins, stored)
     if source.adapter is not None:
-        tensors = merged(tensors, source.adapter, plugins.family, params, shapes)
+        tensors = merged(tensors, source.adapter, plugins.family, params, stored)
     return Blueprint(
         model=model.eval(),
         ops=ops,
@@ -89,8 +98,12 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
         shared=shared,
         schemes=schemes,
         imports=import_rules(job.quantization.imported, ops),
-        tensors=tensors,
-        notes=list(planning_notes(model, job.quantization, schemes, shared)),
+        tensors=vocabulary.cut(tensors, tied=params.tied_embeddings),
+        vocabulary=vocabulary,
+        notes=[
+            *vocabulary.notes(),
+            *planning_notes(model, job.quantization, schemes, shared),
+        ],
         int8_activations=any(
             scheme.activations == "int8" and isinstance(model.get_submodule(name), nn.Linear)
             for name, scheme in schemes.items()
@@ -98,7 +111,7 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     )
 
 
-def build_options(job: ExportJob) -> BuildOptions:
+def build_options(job: ExportJob, vocabulary: Vocabulary) -> BuildOptions:
     """What the job, whose lengths are resolved, asks of the model."""
     assert job.export.max_context_length is not None
     assert job.export.max_seq_length is not None
@@ -108,6 +121,8 @@ def build_options(job: ExportJob) -> BuildOptions:
         longest_call=job.export.max_seq_length if job.model.enable_dynamic_shape else 1,
         windows=job.model.local_global_attention or (),
         sinks=attention_sinks(job.model),
+        inputs=vocabulary.inputs,
+        outputs=vocabulary.outputs,
         full_logits=job.debug.generate_full_logits,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,25 +25,28 @@ WITHOUT_TOKENIZER = (
 
 
 def calibration_of(
-    job: ExportJob, tokenizer: Path | None, *, vocab_size: int, stages: Stages
+    job: ExportJob, tokenizer: Path | None, *, vocabulary: Sequence[int], stages: Stages
 ) -> Calibration | None:
     """What layers are rounded for, ``None`` if the job's method rounds each for itself.
 
-    For errors see ``texts_of``.
+    For arguments and errors see ``texts_of``.
     """
     if job.quantization.method != "gptq":
         return None
     if job.base.random_weights:
         stages.note("untrained weights are not calibrated but rounded to the nearest")
         return None
-    texts = texts_of(job, tokenizer, vocab_size=vocab_size, stages=stages)
+    texts = texts_of(job, tokenizer, vocabulary=vocabulary, stages=stages)
     return Calibration(texts, _cached_call if job.model.use_kv_cache else _call)
 
 
 def texts_of(
-    job: ExportJob, tokenizer: Path | None, *, vocab_size: int, stages: Stages
+    job: ExportJob, tokenizer: Path | None, *, vocabulary: Sequence[int], stages: Stages
 ) -> list[Tensor]:
     """Texts to round for or to measure on, token ids [1, S] each. ``job``'s lengths are resolved.
+
+    Args:
+        vocabulary: ids of the tokens that the model reads; texts are without any others.
 
     Raises:
         ConfigError: the calibration text cannot be read.
@@ -54,12 +58,13 @@ def texts_of(
     if tokenizer is None:
         if WITHOUT_TOKENIZER not in stages.notes:
             stages.note(WITHOUT_TOKENIZER)
-        return random_sequences(vocab_size, length=length, limit=options.calibration_limit)
+        return random_sequences(vocabulary, length=length, limit=options.calibration_limit)
     return token_sequences(
         calibration_text(options.calibration_file),
         load_tokenizer(tokenizer),
         length=length,
         limit=options.calibration_limit,
+        vocabulary=vocabulary,
     )
 
 

@@ -54,8 +54,8 @@ def with_bits_spent(
         return blueprint
     memory(forecast_in_float(blueprint))
     with stages.stage("measure sensitivity"):
-        vocabulary = source.params.vocab_size
-        texts = texts_of(job, tokenizer, vocab_size=vocabulary, stages=stages)
+        vocabulary = blueprint.vocabulary.readable
+        texts = texts_of(job, tokenizer, vocabulary=vocabulary, stages=stages)
         return attrs.evolve(blueprint, schemes=_schemes(job, blueprint, source, texts, stages))
 
 

@@ -118,9 +118,7 @@ def run(
                 path,
             )
             with stages.stage("check"):
-                checks = _check(
-                    path, tokenizer, blueprint, written.records, source.params, job, plugins, stages
-                )
+                checks = _check(path, tokenizer, blueprint, written.records, job, plugins, stages)
             facts = {
                 "weights": describe_weights(written.records),
                 "delegation": written.delegation,
@@ -168,7 +166,6 @@ def _check(
     tokenizer: Path | None,
     blueprint: Blueprint,
     records: Sequence[WeightRecord],
-    params: DecoderParams,
     job: ExportJob,
     plugins: Plugins,
     stages: Stages,
@@ -191,7 +188,7 @@ def _check(
         kv_cache=job.model.use_kv_cache,
         dynamic=job.model.enable_dynamic_shape,
         max_seq_length=job.export.max_seq_length,
-        vocab_size=params.vocab_size,
+        vocabulary=blueprint.vocabulary.readable,
     )
     _require(checks)
     further = check_quickly(program, bound=bound)

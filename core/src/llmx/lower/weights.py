@@ -71,7 +71,9 @@ def write_program(
     rounding = rounding_for_linears(job.quantization)
     if rounding is half_quadratic:
         rounding = remembered(rounding, "half-quadratic", store, toolchain(plugins))
-    calibration = calibration_of(job, tokenizer, vocab_size=params.vocab_size, stages=stages)
+    calibration = calibration_of(
+        job, tokenizer, vocabulary=blueprint.vocabulary.readable, stages=stages
+    )
     kept = store.find(SKELETONS, key)
     records, skeleton = _load(blueprint, rounding, calibration, plugins, kept, stages, path)
     if skeleton is not None:

@@ -13,6 +13,7 @@ from llmx.model.feed_forward import FeedForward
 from llmx.model.kv_cache import AttentionCore
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.model.params import DecoderParams
+from llmx.model.vocabulary import InputTokens, OutputTokens
 
 
 class Layer(nn.Module):
@@ -43,19 +44,22 @@ class Decoder(nn.Module):
     Args:
         params: shapes and arithmetic.
         ops: the backend's flavours of norm, rope and attention.
-        build: dtype, context length and which logits to give.
+        build: dtype, context length, vocabulary and which logits to give.
     """
 
     def __init__(self, params: DecoderParams, ops: ModelOps, build: BuildOptions) -> None:
         super().__init__()
         self.full_logits = build.full_logits
-        self.embedding: nn.Module = nn.Embedding(params.vocab_size, params.dim)
+        vocab_size, inputs, outputs = params.vocab_size, build.inputs, build.outputs
+        self.inputs = nn.Identity() if inputs is None else InputTokens(inputs, vocab_size)
+        self.embedding: nn.Module = nn.Embedding(len(inputs or range(vocab_size)), params.dim)
         self.rope = ops.rotary(params, build)
         self.layers = nn.ModuleList(
             Layer(index, params, ops, build) for index in range(params.n_layers)
         )
         self.norm = ops.norm(params.dim, params.norm_eps)
-        self.head = nn.Linear(params.dim, params.vocab_size, bias=False)
+        self.head = nn.Linear(params.dim, len(outputs or range(vocab_size)), bias=False)
+        self.outputs = nn.Identity() if outputs is None else OutputTokens(outputs, vocab_size)
 
     def forward(self, tokens: Tensor, input_pos: Tensor | None = None) -> Tensor:
         """tokens [1, S] int64, input_pos [1] int64 (position of the first; absent: 0).
@@ -72,12 +76,12 @@ class Decoder(nn.Module):
         cos, sin = self.rope(positions)
         # Before the first layer, so that those of one kind stay the same program.
         places = self._places(positions, start)
-        x = self.embedding(tokens)
+        x = self.embedding(self.inputs(tokens))
         for layer, core in zip(self.layers, self._cores(), strict=True):
             x = layer(x, cos, sin, places[core.kind])
         if not self.full_logits:
             x = x[:, -1]
-        logits: Tensor = self.head(self.norm(x))
+        logits: Tensor = self.outputs(self.head(self.norm(x)))
         return logits
 
     def _places(self, positions: Tensor, start: int) -> Mapping[Hashable, Any]:

@@ -83,6 +83,7 @@ class BuildOptions:
         windows: tokens that layers attend to, a pattern that repeats; 0 is all. Empty: as the
             model has them.
         sinks: for texts beyond what the model was made for.
+        inputs, outputs: ids of the tokens that the model reads and says; ``None`` is all.
         full_logits: logits of every position instead of the last one's only.
     """
 
@@ -93,6 +94,8 @@ class BuildOptions:
     )
     windows: Sequence[int] = ()
     sinks: Sinks | None = None
+    inputs: Sequence[int] | None = None
+    outputs: Sequence[int] | None = None
     full_logits: bool = False
 
     @property

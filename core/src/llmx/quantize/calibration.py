@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -36,15 +37,22 @@ def calibration_text(path: str | None) -> str:
 
 
 def token_sequences(
-    text: str, tokenizer: TextTokenizer, *, length: int, limit: int | None = None
+    text: str,
+    tokenizer: TextTokenizer,
+    *,
+    length: int,
+    limit: int | None = None,
+    vocabulary: Collection[int] | None = None,
 ) -> list[Tensor]:
     """``text`` in pieces of ``length`` tokens, [1, length] int64 each, at most ``limit`` of them.
 
     Each piece begins as the model expects a text to begin. A remainder is left out, unless it is
-    all there is.
+    all there is, and so are tokens that are not in ``vocabulary``.
     """
     start = tokenizer.encode_document("")
-    ids = tokenizer.encode_document(text)[len(start) :]
+    known = None if vocabulary is None else frozenset(vocabulary)
+    encoded = tokenizer.encode_document(text)[len(start) :]
+    ids = [each for each in encoded if known is None or each in known]
     step = max(length - len(start), 1)
     last = max(len(ids) - step, 0)
     pieces = [start + ids[at : at + step] for at in range(0, last + 1, step)]
@@ -52,12 +60,13 @@ def token_sequences(
 
 
 def random_sequences(
-    vocab_size: int, *, length: int, limit: int | None = None, seed: int = 0
+    vocabulary: Sequence[int], *, length: int, limit: int | None = None, seed: int = 0
 ) -> list[Tensor]:
-    """Ids without meaning [1, length], for a model whose tokenizer is not known."""
+    """Ids of ``vocabulary`` without meaning [1, length], where no tokenizer is known."""
     generator = torch.Generator().manual_seed(seed)
     count = RANDOM_SEQUENCES if limit is None else limit
-    return [torch.randint(vocab_size, (1, length), generator=generator) for _ in range(count)]
+    ids = torch.tensor(vocabulary)
+    return [ids[torch.randint(len(ids), (1, length), generator=generator)] for _ in range(count)]
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

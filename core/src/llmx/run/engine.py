@@ -50,7 +50,7 @@ class Engine:
                 ) from error
         # The runner loads the weights with its first token: late for errors, and it would spoil
         # the figures of the first answer.
-        self._run([0], limit=1, temperature=0.0, hear=lambda piece: None)
+        self._run([program.any_token], limit=1, temperature=0.0, hear=lambda piece: None)
         self._runner.reset()
 
     def generate(

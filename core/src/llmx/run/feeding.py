@@ -54,6 +54,11 @@ class FedProgram:
         """
         return self._call(tokens, start)[-1]
 
+    def vocabulary(self, first: int) -> list[int]:
+        """Ids of the tokens that may be said, and so read too; ``first`` is one that is read."""
+        said: list[int] = (~self.feed([first]).isneginf()).nonzero().flatten().tolist()
+        return said
+
     def walk(self, tokens: Sequence[int], start: int = 0) -> Iterator[Tensor]:
         """Logits [vocab] behind each token: token by token, unless the program gives all."""
         step = self.longest if self._every and self.flexible else 1

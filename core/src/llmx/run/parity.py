@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -38,16 +38,18 @@ def check_parity(
     kv_cache: bool,
     dynamic: bool,
     max_seq_length: int,
-    vocab_size: int,
+    vocabulary: Sequence[int],
 ) -> list[Finding]:
     """Run a short prompt and a few decoding steps through both, and compare logits.
 
     The figure is the root mean square difference over the deviation of the eager logits.
+    ``vocabulary`` has the token ids that the model reads.
     """
     method = ProgramMethod(program)
     generator = torch.Generator().manual_seed(0)
     length = max(1, min(PROMPT_LENGTH, max_seq_length - DECODED))
-    tokens = torch.randint(vocab_size, (1, length + DECODED), generator=generator)
+    drawn = torch.randint(len(vocabulary), (1, length + DECODED), generator=generator)
+    tokens = torch.tensor(vocabulary)[drawn]
     checks = []
     for name, inputs in _calls(tokens, length, kv_cache=kv_cache, dynamic=dynamic):
         # The custom operators' eager versions log every call.

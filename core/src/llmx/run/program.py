@@ -35,6 +35,11 @@ class ProgramInfo:
     kv_cache: bool
     dynamic: bool
 
+    @property
+    def any_token(self) -> int:
+        """A token that the program surely reads, whatever its vocabulary was pruned to."""
+        return min(self.eos_ids, default=0)
+
 
 def read_program(path: Path) -> ProgramInfo:
     """Verify the file and read its constant methods.

@@ -65,8 +65,10 @@ class TokenGenerator:
         method = ProgramMethod(program.path)
         self._model = _Remembering(method, program) if program.kv_cache else _Forgetful(method)
         # The first call is slower, which would spoil the figures of the first answer.
-        self._model.begin([0])
-        self._model.logits([0], Interrupt())
+        # The first call is slower, which would spoil the figures of the first answer.
+        text = [program.any_token]
+        self._model.begin(text)
+        self._model.logits(text, Interrupt())
 
     def generate(
         self,

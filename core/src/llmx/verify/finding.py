@@ -45,11 +45,20 @@ def skipped(name: str, reason: str) -> Finding:
 
 
 def distance(actual: Tensor, expected: Tensor) -> float:
-    """Root mean square difference of logits over the deviation of ``expected``."""
+    """Root mean square difference of logits over the deviation of ``expected``.
+
+    Tokens that are never said, of minus infinity, must be the same, and count no further.
+    """
+    said = ~expected.isneginf()
+    if not torch.equal(~actual.isneginf(), said):
+        return math.inf
+    actual, expected = actual[said], expected[said]
     return float((actual - expected).square().mean().sqrt() / expected.std())
 
 
 def divergence(actual: Tensor, expected: Tensor) -> float:
     """Kullback-Leibler divergence of the predictions [vocab] from the expected ones, in nats."""
+    said = ~expected.isneginf()
     logs = torch.log_softmax(expected.double(), -1)
-    return float((logs.exp() * (logs - torch.log_softmax(actual.double(), -1))).sum())
+    differences = logs - torch.log_softmax(actual.double(), -1)
+    return float((logs.exp() * differences)[said].sum())

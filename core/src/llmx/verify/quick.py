@@ -32,6 +32,7 @@ def _findings(path: Path, bound: float) -> Findings:
     generator = torch.Generator().manual_seed(0)
     length = min(LENGTH, info.max_context_length - ANSWER)
     if length >= 2 * ANSWER:
-        tokens = torch.randint(info.vocab_size, (length,), generator=generator).tolist()
+        known = torch.tensor(program.vocabulary(info.any_token))
+        tokens = known[torch.randint(len(known), (length,), generator=generator)].tolist()
         yield from check_consistency(program, tokens, bound=bound)
         yield check_answer(Engine(info), program, tokens[:ANSWER], SPOKEN)

@@ -72,7 +72,7 @@ def _findings(
     yield Finding("loads in ExecuTorch's runner", True, detail=f"in {seconds:.1f} s")
     program = FedProgram(subject.program)
     tokenizer = None if subject.tokenizer is None else load_tokenizer(subject.tokenizer)
-    text = _text(info, tokenizer)
+    text = _text(info, program.vocabulary(info.any_token), tokenizer)
     prompt = text[:PROMPT_LENGTH]
     with stages.stage("consistency"):
         yield from check_consistency(
@@ -103,15 +103,20 @@ def _check_files(subject: Subject) -> Finding:
     return Finding("are the files that were exported", not changed, detail=detail)
 
 
-def _text(info: ProgramInfo, tokenizer: TextTokenizer | None) -> list[int]:
+def _text(
+    info: ProgramInfo, vocabulary: Sequence[int], tokenizer: TextTokenizer | None
+) -> list[int]:
     """Tokens to try the program on: of the corpus, or random ones without a tokenizer."""
     length = min(TEXT_LENGTH, max(2 * ANSWER, info.max_context_length // 2))
     if tokenizer is not None:
-        tokens = tokenizer.encode(" ".join(corpus()))[:length]
+        known = frozenset(vocabulary)
+        encoded = tokenizer.encode(" ".join(corpus()))
+        tokens = [each for each in encoded if each in known][:length]
         if len(tokens) == length:
             return tokens
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(info.vocab_size, (length,), generator=generator).tolist()
+    drawn = torch.randint(len(vocabulary), (length,), generator=generator)
+    return [vocabulary[each] for each in drawn.tolist()]
 
 
 def _check_against(
