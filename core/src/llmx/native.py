@@ -48,7 +48,7 @@ def register_operators() -> None:
 
 
 def has_backend(name: str) -> bool:
-    """Whether the runtime has a backend of this id, such as ``XnnpackBackend``."""
+    """Whether the runtime has a backend that registers itself under this id."""
     return bool(bindings()._is_available(name))
 
 

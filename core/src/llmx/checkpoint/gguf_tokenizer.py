@@ -10,6 +10,7 @@ from typing import Any
 from llmx.checkpoint.base import TokenizerSections
 from llmx.checkpoint.gguf_pieces import is_piece_vocabulary, piece_sections
 from llmx.errors import CheckpointError
+from llmx.tokenizer_json import bpe_tokenizer
 
 PREFIX = "tokenizer.ggml."
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
@@ -61,28 +62,14 @@ def write_tokenizer_json(
     # What no converter of SentencePiece models writes down: their texts begin with bos.
     adds_bos = metadata.get(PREFIX + "add_bos_token", kind != BYTE_LEVEL_BPE)
     bos = metadata.get(PREFIX + "bos_token_id") if adds_bos else None
-    content = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": _added_tokens(tokens, types),
-        "normalizer": own.get("normalizer"),
-        "pre_tokenizer": own["pre_tokenizer"],
-        "post_processor": None if bos is None else _starting_with(bos, tokens[bos]),
-        "decoder": own["decoder"],
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {token: index for index, token in enumerate(tokens)},
-            **own["model"],
-        },
-    }
+    content = bpe_tokenizer(
+        added_tokens=_added_tokens(tokens, types),
+        normalizer=own.get("normalizer"),
+        pre_tokenizer=own["pre_tokenizer"],
+        post_processor=None if bos is None else _starting_with(bos, tokens[bos]),
+        decoder=own["decoder"],
+        model={"vocab": {token: index for index, token in enumerate(tokens)}, **own["model"]},
+    )
     target = folder / "tokenizer.json"
     target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return target

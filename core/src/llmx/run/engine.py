@@ -13,7 +13,7 @@ from llmx.quiet import native_stderr_captured
 from llmx.run.interrupt import Interrupt, deferred_interrupt
 from llmx.run.program import ProgramInfo
 from llmx.run.runtime import EXPORT_AGAIN, last_line, register_operators
-from llmx.run.tokens import Run, StopReason
+from llmx.run.tokens import Run, StopReason, room_for_answer
 from llmx.run.wire import from_wire, to_wire, write_wire_tokenizer
 
 HOTTEST = 1.0  # the runner's own limit
@@ -75,8 +75,12 @@ class Engine:
             UserError: the prompt is empty or fills the context, or a limit makes no sense.
             LlmxError: the runner failed.
         """
-        self._check(prompt, max_new_tokens, temperature)
-        room = self.program.max_context_length - len(prompt)
+        room = room_for_answer(self.program, prompt, max_new_tokens)
+        if not 0 <= temperature <= HOTTEST:
+            raise UserError(
+                f"the runner cannot sample at a temperature of {temperature}",
+                remedy=f"choose one from 0 to {HOTTEST}",
+            )
         limit = room if max_new_tokens is None else min(room, max_new_tokens)
         new = self._new_tokens(prompt)
         interrupt = Interrupt()
@@ -109,24 +113,6 @@ class Engine:
         self._run(prompt, limit, 0.0, lambda piece: made.append(from_wire(piece)))
         self._runner.reset()
         return made
-
-    def _check(self, prompt: Sequence[int], max_new_tokens: int | None, temperature: float) -> None:
-        if not prompt:
-            raise UserError("the prompt is empty", remedy="say something")
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UserError(f"cannot make {max_new_tokens} tokens", remedy="ask for at least one")
-        if not 0 <= temperature <= HOTTEST:
-            raise UserError(
-                f"the runner cannot sample at a temperature of {temperature}",
-                remedy=f"choose one from 0 to {HOTTEST}",
-            )
-        length = self.program.max_context_length
-        if len(prompt) >= length:
-            raise UserError(
-                f"the prompt has {len(prompt)} tokens and leaves no room for an answer: "
-                f"this program's context is {length} tokens",
-                remedy="shorten it, or export with a larger --max-context-length",
-            )
 
     def _new_tokens(self, prompt: Sequence[int]) -> Sequence[int]:
         """What the runner has to be given, after a reset unless the cache holds the rest."""

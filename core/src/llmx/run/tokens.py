@@ -46,6 +46,27 @@ class Run:
     decode_seconds: float
 
 
+def room_for_answer(program: ProgramInfo, prompt: Sequence[int], max_new_tokens: int | None) -> int:
+    """How many tokens the context has left after ``prompt``.
+
+    Raises:
+        UserError: the prompt is empty, or the limit on new tokens makes no sense.
+        PromptTooLongError: the prompt fills the context.
+    """
+    if not prompt:
+        raise UserError("the prompt is empty", remedy="say something")
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise UserError(f"cannot make {max_new_tokens} tokens", remedy="ask for at least one")
+    length = program.max_context_length
+    if len(prompt) >= length:
+        raise PromptTooLongError(
+            f"the prompt has {len(prompt)} tokens and leaves no room for an answer: "
+            f"this program's context is {length} tokens",
+            remedy="shorten it, begin anew, or export with a larger --max-context-length",
+        )
+    return length - len(prompt)
+
+
 class TokenGenerator:
     """A program in ExecuTorch's runtime.
 
@@ -64,7 +85,6 @@ class TokenGenerator:
         self.program = program
         method = ProgramMethod(program.path)
         self._model = _Remembering(method, program) if program.kv_cache else _Forgetful(method)
-        # The first call is slower, which would spoil the figures of the first answer.
         # The first call is slower, which would spoil the figures of the first answer.
         text = [program.any_token]
         self._model.begin(text)
@@ -93,7 +113,7 @@ class TokenGenerator:
             PromptTooLongError: the prompt fills the context.
             LlmxError: the program failed.
         """
-        room = self._room(prompt, max_new_tokens)
+        room = room_for_answer(self.program, prompt, max_new_tokens)
         limit = room if max_new_tokens is None else min(room, max_new_tokens)
         sampler = Sampler(sampling)
         text = list(prompt)
@@ -124,21 +144,6 @@ class TokenGenerator:
             decoded=max(clock.ticks - 1, 0),
             decode_seconds=clock.rest,
         )
-
-    def _room(self, prompt: Sequence[int], max_new_tokens: int | None) -> int:
-        """How many tokens the context has left."""
-        if not prompt:
-            raise UserError("the prompt is empty", remedy="say something")
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UserError(f"cannot make {max_new_tokens} tokens", remedy="ask for at least one")
-        length = self.program.max_context_length
-        if len(prompt) >= length:
-            raise PromptTooLongError(
-                f"the prompt has {len(prompt)} tokens and leaves no room for an answer: "
-                f"this program's context is {length} tokens",
-                remedy="shorten it, begin anew, or export with a larger --max-context-length",
-            )
-        return length - len(prompt)
 
 
 class _Remembering:

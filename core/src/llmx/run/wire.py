@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from llmx.tokenizer_json import bpe_tokenizer
 
 FIRST = 0x10000  # the planes behind the surrogates, which are no characters
 LIMIT = 0x110000 - FIRST
@@ -20,28 +21,8 @@ LIMIT = 0x110000 - FIRST
 def write_wire_tokenizer(path: Path, vocab_size: int) -> None:
     """Write a ``tokenizer.json`` for ids below ``vocab_size``, which is at most ``LIMIT``."""
     assert vocab_size <= LIMIT
-    content: dict[str, Any] = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": None,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {chr(FIRST + token): token for token in range(vocab_size)},
-            "merges": [],
-        },
-    }
+    vocabulary = {chr(FIRST + token): token for token in range(vocab_size)}
+    content = bpe_tokenizer(added_tokens=[], model={"vocab": vocabulary, "merges": []})
     path.write_text(json.dumps(content), encoding="ascii")
 
 
