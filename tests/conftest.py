@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 # Tests that share what takes long to make, through fixtures of the session.
-TOGETHER = ("tests/e2e/", "tests/core/run/", "tests/trust/")
+TOGETHER = ("tests/e2e/", "tests/core/run/", "tests/reports/", "tests/trust/")
 
 os.environ["LLMX_CACHE_DIR"] = ""
 

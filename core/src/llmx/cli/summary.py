@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from llmx.artifact import Artifact
-from llmx.cli.console import table
+from llmx.cli.delegation_table import operator_table, outside_table
 from llmx.cli.weights_table import weights_table
 
 MEGA = 1e6
@@ -25,7 +25,7 @@ REUSED = {
 def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> None:
     """Print size, quantization, delegation, context and checks of a fresh artifact.
 
-    ``verbose`` adds the tables of weights and of operators.
+    ``verbose`` adds the tables of weights, of operators, and of what was left outside and why.
     """
     manifest = artifact.manifest
     grid = Table.grid(padding=(0, 2))
@@ -39,15 +39,8 @@ def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> Non
         console.print(weights_table(manifest["weights"]["modules"]))
         console.print()
         console.print(operator_table(manifest["delegation"]))
-
-
-def operator_table(delegation: Mapping[str, Any]) -> Table:
-    """Calls of each operator inside and outside delegated subgraphs, most frequent first."""
-    made = table("operator", "delegated", "other")
-    for each in delegation["operators"]:
-        made.add_row(escape(each["operator"]), str(each["delegated"]), str(each["other"]))
-    made.add_row("total", str(delegation["delegated_nodes"]), str(delegation["other_nodes"]))
-    return made
+        console.print()
+        console.print(outside_table(manifest["delegation"]["outside"]))
 
 
 def _rows(artifact: Artifact) -> Iterator[tuple[str, str]]:

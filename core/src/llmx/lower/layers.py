@@ -16,6 +16,7 @@ from llmx.lower.program import lower, with_program
 from llmx.lower.replicate import replicate
 from llmx.lower.template import Template, template_of
 from llmx.progress import Stages
+from llmx.report.reasons import partitioners_heard
 
 
 def lower_layers(
@@ -74,10 +75,8 @@ def _lower(
     )
     with stages.stage("torch.export"):
         captured = capture(model, inputs, dynamic_shapes)
-    with stages.stage("lower"):
-        return lower(
-            captured,
-            backend.partitioners(job=job),
-            backend.edge_passes(job=job),
-            constant_methods,
-        )
+    partitioners = backend.partitioners(job=job)
+    with stages.stage("lower"), partitioners_heard() as reasons:
+        edge = lower(captured, partitioners, backend.edge_passes(job=job), constant_methods)
+    reasons.annotate(edge.exported_program(), partitioners)
+    return edge
