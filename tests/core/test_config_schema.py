@@ -10,7 +10,6 @@ import pytest
 
 from llmx.config import (
     BaseOptions,
-    DebugOptions,
     ExportJob,
     ExportOptions,
     ModelOptions,
@@ -78,7 +77,6 @@ def test_every_option_is_documented():
         ("model", ModelOptions(static_quantize_kv_cache=True), "static_quantize_kv_cache"),
         ("base", BaseOptions(model_class="any", use_lora=8), "use_lora"),
         ("export", ExportOptions(export_only=True), "export_only"),
-        ("debug", DebugOptions(generate_etrecord=True), "generate_etrecord"),
         ("multimethod", MultimethodOptions(methods=[{}]), "methods"),
     ],
 )

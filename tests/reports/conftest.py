@@ -32,5 +32,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     params = folder / "config.json"
     params.write_text(json.dumps(CONFIG))
     words = ["export", "smollm2", "--params", str(params), "--random-weights", "--quiet"]
+    words += ["debug.generate_etrecord=true"]
     assert invoke([*words, "-o", str(folder / "artifact"), "--debug"]) == 0
     return Artifact.open(folder / "artifact")

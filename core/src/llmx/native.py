@@ -64,6 +64,15 @@ def load_program(path: Path) -> Any:
     )
 
 
+def load_recording_program(path: Path) -> Any:
+    """The program in ``path``, with every call recorded for ``write_etdump_result_to_file``.
+
+    Raises:
+        RuntimeError: it cannot be loaded; the reason went to stderr.
+    """
+    return bindings()._load_program(str(path), enable_etdump=True)
+
+
 def _root() -> Path:
     spec = find_spec("executorch")
     assert spec is not None

@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": "Check that an exported model runs, ends and computes what it should.",
     "eval": "Score an exported model: perplexity, agreement with its checkpoint, tasks.",
     "bench": "Measure load time, memory and speed, also of several models in turns.",
+    "profile": "Show where an exported model spends its time, layer by layer.",
     "inspect": "Show what is in a .pte file.",
     "models": "List the installed families, or the sizes of one.",
     "backends": "List the installed backends, or the options of one.",

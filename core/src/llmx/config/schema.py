@@ -217,7 +217,7 @@ class DebugOptions:
         None, "HTML profile of the export.", unsupported="stage times are reported anyway"
     )
     generate_etrecord: bool = option(
-        False, "Record that links the program to its source.", unsupported="leave it out"
+        False, "Write etrecord.bin, which links the program to the model's source."
     )
 
 

@@ -12,6 +12,7 @@ from llmx.hookspecs import BackendSpec
 from llmx.lower.build import Blueprint
 from llmx.lower.layers import lower_layers
 from llmx.lower.program import finish
+from llmx.lower.record import RECORD_NAME
 from llmx.lower.shared_data import store_once
 from llmx.progress import Stages
 from llmx.report.delegation import Delegation, count_delegation
@@ -25,7 +26,7 @@ def lower_to_file(
     stages: Stages,
     path: Path,
 ) -> Delegation:
-    """Lower the filled model and write the program to ``path``.
+    """Lower the filled model and write the program to ``path``, and what is asked for beside it.
 
     Raises:
         LoweringError: the model cannot be lowered, or the backend took no part of it.
@@ -35,7 +36,11 @@ def lower_to_file(
     if backend.partitioners(job=job):
         _require_delegation(delegation, job)
     with stages.stage("emit program"), path.open("wb") as file:
-        finish(edge, backend.program_config(job=job)).write_to_file(file)
+        program = finish(edge, backend.program_config(job=job))
+        program.write_to_file(file)
+    if job.debug.generate_etrecord:
+        with stages.stage("write ETRecord"):
+            program.get_etrecord().save(path.parent / RECORD_NAME)
     if blueprint.shared:
         store_once(path)
     return delegation

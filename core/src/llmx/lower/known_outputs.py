@@ -12,6 +12,8 @@ from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch.export import ExportedProgram
 from torch.fx import Graph
 
+from llmx.lower.labels import HANDLE_OFFSET, with_handles
+
 
 @frozen
 class _Traced:
@@ -37,7 +39,10 @@ def outputs_known(program: ExportedProgram) -> Iterator[None]:
         if node.target is executorch_call_delegate:
             name = node.args[0].target
             originals[name] = getattr(root, name)
-            setattr(root, name, _with_outputs(originals[name], list(node.meta["val"])))
+            graph = with_handles(
+                originals[name].original_module.graph, node.meta.get(HANDLE_OFFSET, 0)
+            )
+            setattr(root, name, _with_outputs(originals[name], graph, list(node.meta["val"])))
     try:
         yield
     finally:
@@ -45,9 +50,11 @@ def outputs_known(program: ExportedProgram) -> Iterator[None]:
             setattr(root, name, module)
 
 
-def _with_outputs(module: LoweredBackendModule, outputs: list[Any]) -> LoweredBackendModule:
+def _with_outputs(
+    module: LoweredBackendModule, graph: Graph, outputs: list[Any]
+) -> LoweredBackendModule:
     known = LoweredBackendModule(
-        edge_program=_Traced(module.original_module.graph, outputs),
+        edge_program=_Traced(graph, outputs),
         backend_id=module.backend_id,
         processed_bytes=module.processed_bytes,
         compile_specs=module.compile_specs,

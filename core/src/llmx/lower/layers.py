@@ -13,6 +13,7 @@ from llmx.hookspecs import BackendSpec
 from llmx.lower.capture import capture, example_inputs
 from llmx.lower.payload import IrregularError
 from llmx.lower.program import lower, with_program
+from llmx.lower.record import carry_record
 from llmx.lower.replicate import replicate
 from llmx.lower.template import Template, template_of
 from llmx.progress import Stages
@@ -51,13 +52,16 @@ def _repeat(
 ) -> EdgeProgramManager:
     edge = _lower(template.model, job, backend, constant_methods, stages)
     with stages.stage("repeat layers"):
+        layers = list(model.layers)
         program = replicate(
             edge.exported_program(),
             template,
-            list(model.layers),
+            layers,
             lambda module: backend.delegate_data(module=module),
         )
-        return with_program(edge, program)
+        whole = with_program(edge, program)
+        carry_record(edge, whole, lambda each: replicate(each, template, layers, lambda _: None))
+        return whole
 
 
 def _lower(
@@ -77,6 +81,12 @@ def _lower(
         captured = capture(model, inputs, dynamic_shapes)
     partitioners = backend.partitioners(job=job)
     with stages.stage("lower"), partitioners_heard() as reasons:
-        edge = lower(captured, partitioners, backend.edge_passes(job=job), constant_methods)
+        edge = lower(
+            captured,
+            partitioners,
+            backend.edge_passes(job=job),
+            constant_methods,
+            generate_etrecord=job.debug.generate_etrecord,
+        )
     reasons.annotate(edge.exported_program(), partitioners)
     return edge

@@ -14,7 +14,7 @@ from llmx.artifact import (
     write_card,
     write_manifest,
 )
-from llmx.cache import Store
+from llmx.cache import NoStore, Store
 from llmx.cache.keys import program_key
 from llmx.cache.programs import copy_program, keep_program
 from llmx.checkpoint import Checkpoint
@@ -26,6 +26,7 @@ from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.forecast import MemoryRule
 from llmx.lower.methods import constant_methods
 from llmx.lower.mixed import with_bits_spent
+from llmx.lower.side_files import wants_side_files
 from llmx.lower.source import file_hashes, open_source
 from llmx.lower.weights import write_program
 from llmx.model.kv_cache import cache_bytes
@@ -76,6 +77,8 @@ def run(
     backend.check(job=job)
     folder = output_folder(job)
     check_output(folder)
+    if wants_side_files(job):
+        store = NoStore()  # it has programs, not what is told while they are made
 
     with stages.stage("open checkpoint"):
         source = open_source(job.base, family, stages.display)

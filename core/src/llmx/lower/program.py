@@ -28,8 +28,13 @@ def lower(
     partitioners: Sequence[Any],
     edge_passes: Sequence[Any],
     constant_methods: Mapping[str, Any],
+    *,
+    generate_etrecord: bool = False,
 ) -> EdgeProgramManager:
-    """Edge dialect with the partitioners' parts delegated and the metadata methods attached."""
+    """Edge dialect with the partitioners' parts delegated and the metadata methods attached.
+
+    With ``generate_etrecord``, it keeps a copy of the program as it was before delegation.
+    """
     try:
         return to_edge_transform_and_lower(
             program,
@@ -37,6 +42,7 @@ def lower(
             partitioner=list(partitioners),
             constant_methods=dict(constant_methods),
             compile_config=COMPILE_CONFIG,
+            generate_etrecord=generate_etrecord,
         )
     except LlmxError:
         raise

@@ -8,12 +8,12 @@ with those layers' caches and parameters as inputs and their weights in the dele
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from attrs import define, field, frozen
+from executorch.exir.delegate import executorch_call_delegate
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -27,6 +27,8 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
+from llmx.lower.eager_tensor import LAYER, tensor_of
+from llmx.lower.labels import relabel
 from llmx.lower.payload import (
     DelegateData,
     IrregularError,
@@ -37,8 +39,6 @@ from llmx.lower.payload import (
     same_but_for_keys,
 )
 from llmx.lower.template import Template
-
-LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
 def replicate(
@@ -213,7 +213,7 @@ class _Replication:
                 with self.graph.inserting_after(after):
                     new = self.graph.placeholder(node.name.replace(f"_{last}_", f"_{layer}_", 1))
                 new.meta = dict(node.meta)
-                holder[new_target] = self._eager_tensor(new_target)
+                holder[new_target] = _as(holder[target], self._eager_tensor(new_target))
                 added.append(
                     InputSpec(
                         kind=spec.kind,
@@ -242,14 +242,10 @@ class _Replication:
         return tensor
 
     def _eager_tensor(self, target: str) -> Tensor:
-        match = LAYER.fullmatch(target)
-        assert match is not None
-        value: Any = self.layers[int(match.group(1))]
-        for name in match.group(2).split("."):
-            value = getattr(value, name, None)
-        if not isinstance(value, Tensor):
+        tensor = tensor_of(self.layers, target)
+        if tensor is None:
             raise IrregularError(f"{target} is no tensor of the eager model")
-        return value
+        return tensor
 
     def _module(self, node: Node) -> Any:
         return getattr(self.program.graph_module, str(node.target))
@@ -301,7 +297,17 @@ class _Replication:
                 return previous[self.nodes[at + units.length]]
             return argument
 
-        return self.graph.node_copy(node, replaced)
+        copy = self.graph.node_copy(node, replaced)
+        relabel(copy, shift, shift // self.period * self._stride(units))
+        return copy
+
+    def _stride(self, units: _Units) -> int:
+        """By how much debug handles grow from one period to the next."""
+        for at in range(units.start, units.middle):
+            first, second = self.nodes[at], self.nodes[at + units.length]
+            if first.target is not executorch_call_delegate and "debug_handle" in first.meta:
+                return int(second.meta["debug_handle"]) - int(first.meta["debug_handle"])
+        return 0
 
     def _shifted_input(self, node: Node, shift: int) -> Node:
         target = self.targets.get(node.name)
@@ -339,6 +345,7 @@ class _Replication:
                 roles = roles_in_layers(module, last_period, self.data)
                 self._attach(node, module, roles, shift)
             else:
+                relabel(node, shift, len(copies) * self._stride(units))
                 node.args = torch.fx.map_arg(node.args, replaced)
                 node.kwargs = torch.fx.map_arg(node.kwargs, replaced)
 
@@ -381,6 +388,13 @@ class _Replication:
 
 def _mutation(value: Node, target: str) -> OutputSpec:
     return OutputSpec(OutputKind.BUFFER_MUTATION, TensorArgument(name=value.name), target)
+
+
+def _as(example: Any, tensor: Tensor) -> Tensor:
+    """Parameters where there were parameters: a part of a quantized weight is none by itself."""
+    if not isinstance(example, nn.Parameter) or isinstance(tensor, nn.Parameter):
+        return tensor
+    return nn.Parameter(tensor, requires_grad=False)
 
 
 def _layer_of(target: str) -> int | None:

@@ -49,8 +49,9 @@ def module_of(node: Node) -> str:
 
 def module_in(stack: Any) -> str:
     """The innermost module's path in a node's stack of modules."""
-    paths = [path for path, *_ in (stack or {}).values()]
-    return str(paths[-1]) if paths else ""
+    paths = [str(path) for path, *_ in (stack or {}).values()]
+    # Nodes that PyTorch adds itself have an underscored word in place of a path.
+    return next((each for each in reversed(paths) if not each.startswith("_")), "")
 
 
 def layer_of(module: str) -> int | None:
