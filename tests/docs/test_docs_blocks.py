@@ -15,7 +15,7 @@ import pytest
 
 from llmx.cli import group, invoke
 
-PARSED_ONLY = ("run", "chat", "serve", "inspect", "reweight", "verify", "eval", "bench")
+PARSED_ONLY = ("run", "chat", "serve", "inspect", "reweight", "verify", "eval", "bench", "profile")
 WORK = re.compile(
     r"^.*\b(?:llmx\.export|TextGenerator\.open|client\.chat\.completions\.create)\(", re.MULTILINE
 )
