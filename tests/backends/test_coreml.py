@@ -48,6 +48,21 @@ def test_older_systems_get_attention_in_parts_and_the_cache_outside(tiny_export:
     assert delegated(artifact, "aten__softmax_default") == (2, 0)
 
 
+def test_a_quantized_graph_is_one_delegate_too(tiny_export: Any) -> None:
+    artifact = tiny_export(
+        backend="coreml",
+        recipe="float",
+        config={"num_hidden_layers": 1},
+        pt2e_quantize="coreml_baseline_8a_c4w",
+        calibration_limit=1,
+        calibration_seq_length=4,
+    )
+    assert artifact.manifest["delegation"]["subgraphs"] == 1
+    assert artifact.manifest["delegation"]["other_nodes"] == 1
+    weights = artifact.manifest["weights"]["modules"]
+    assert {each["bits"] for each in weights if each["kind"] == "linear"} == {4}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -57,6 +72,7 @@ def test_older_systems_get_attention_in_parts_and_the_cache_outside(tiny_export:
         ({"use_sdpa_with_kv_cache": True}, "own attention operators"),
         ({"qmode": "8da4w"}, "own weight formats"),
         ({"dtype_override": "fp16"}, "a model in fp32"),
+        ({"pt2e_quantize": "coreml_baseline_8a_c8w"}, "quantize=b4w contradicts"),
     ],
 )
 def test_jobs_that_core_ml_cannot_do_are_refused(options: dict[str, Any], message: str) -> None:

@@ -27,6 +27,9 @@ def left_outside(artifact: Artifact) -> dict[str, int]:
         pytest.param({"recipe": "default"}, id="8da4w, dynamic"),
         pytest.param({"recipe": "weight-only", "enable_dynamic_shape": False}, id="4w, static"),
         pytest.param({"recipe": "float", "backend.vulkan.force_fp16": True}, id="fp16"),
+        pytest.param(
+            {"recipe": "float", "pt2e_quantize": "vulkan_8w", "calibration_limit": 1}, id="pt2e 8w"
+        ),
     ],
 )
 def test_the_whole_model_is_one_delegate(options: dict[str, Any], tiny_export: Any) -> None:

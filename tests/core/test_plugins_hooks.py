@@ -52,6 +52,11 @@ def test_argument_with_a_default_would_never_be_passed(loaded):
         loaded(BASE + "@hookimpl\ndef hub_repo(size=None): return None\n")
 
 
+def test_a_module_that_hides_a_hook_is_refused(loaded):
+    with pytest.raises(PluginError, match="the module sizes hides the hook of that name"):
+        loaded(BASE + "import json as sizes\n")
+
+
 def test_missing_required_hooks_are_named(loaded):
     source = "from llmx import hookimpl\n@hookimpl\ndef sizes(): return {}\n"
     with pytest.raises(PluginError, match="does not implement convert_weights, token_ids"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from executorch.exir import ExecutorchBackendConfig
 
     from llmx.checkpoint import Checkpoint
-    from llmx.config import ExportJob
-    from llmx.config.recipe import Recipe
+    from llmx.config import ExportJob, Recipe
     from llmx.model.ops import BuildOptions, ModelOps
     from llmx.model.params import DecoderParams, ModelSize
     from llmx.progress import Progress
@@ -112,6 +111,10 @@ class BackendDefaults:
         from llmx.model.ops import ops_for
 
         return undelegated.model_ops(job) if job.backend.name is None else ops_for(job)
+
+    @default
+    def quantizers(self, job: ExportJob) -> Mapping[str, Callable[[], Any]]:
+        return {}
 
     @default
     def partitioners(self, job: ExportJob) -> Sequence[Any]:

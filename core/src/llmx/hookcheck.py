@@ -47,6 +47,7 @@ def check_hooks(
             f"{label}: the entry point names the class {plugin.__name__}",
             remedy="name a module or an instance of the class",
         )
+    _refuse_hidden(plugin, label, specs[group])
     functions = implementations(plugin)
     for name, function in functions.items():
         if not hasattr(specs[group], name):
@@ -58,6 +59,16 @@ def check_hooks(
             f"{label} does not implement {', '.join(missing)}",
             remedy="these hooks are required; mark the functions with @llmx.hookimpl",
         )
+
+
+def _refuse_hidden(plugin: object, label: str, spec: type) -> None:
+    """A submodule takes the place of the package's function of that name once it is imported."""
+    for name in _hooks(spec):
+        if inspect.ismodule(getattr(plugin, name, None)):
+            raise PluginError(
+                f"{label}: the module {name} hides the hook of that name",
+                remedy=f"rename {name}.py",
+            )
 
 
 def _refuse_unknown(label: str, name: str, group: str, specs: Mapping[str, type]) -> None:

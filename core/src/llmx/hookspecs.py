@@ -1,8 +1,7 @@
 """The seam between llmx and its plugins: every hook, with when it is called and what it gives.
 
-A *family* plugin (entry-point group ``llmx.families``) brings one model family, a *backend* plugin
-(``llmx.backends``) one way to lower it: a module or object with functions of these names marked
-``@llmx.hookimpl``, which may take fewer arguments. Import torch inside: listings load them too.
+A plugin (entry-point group ``llmx.families`` or ``llmx.backends``) has functions of these names
+marked ``@llmx.hookimpl``, which may take fewer arguments; torch is imported inside of them.
 """
 
 from __future__ import annotations
@@ -15,19 +14,17 @@ import pluggy
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from executorch.exir import ExecutorchBackendConfig
+    from torch import Tensor, nn
 
     from llmx.checkpoint import Checkpoint, TokenIds, WeightMap
-    from llmx.config import ExportJob
-    from llmx.config.recipe import Recipe
+    from llmx.config import ExportJob, Recipe
     from llmx.model.ops import BuildOptions, ModelOps
     from llmx.model.params import DecoderParams, ModelSize
     from llmx.progress import Progress
 
 PROJECT = "llmx"
 hookspec = pluggy.HookspecMarker(PROJECT)
-
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -80,18 +77,16 @@ class FamilySpec(Protocol):
     def params_from_hf(self, config: Mapping[str, Any]) -> DecoderParams:
         """Parameters from a checkpoint's own ``config.json`` fields.
 
-        When: once, after ``load_checkpoint``; GGUF and Meta headers arrive in the same form.
-        Core's default knows the common fields and refuses those that it cannot honour.
+        When: once, after ``load_checkpoint``. Core's default refuses what it cannot honour.
         """
 
     @hookspec(firstresult=True)
     def convert_weights(
         self, checkpoint: Checkpoint, params: DecoderParams
-    ) -> WeightMap | Iterable[tuple[str, torch.Tensor]]:
+    ) -> WeightMap | Iterable[tuple[str, Tensor]]:
         """How the checkpoint's tensors become the decoder's: a declarative map, or the tensors.
 
-        When: once, before any byte is read. Required. An iterable yields (llmx name, tensor) in
-        layer order; a ``WeightMap`` is applied by core, which reports what does not fit.
+        When: once, before any byte is read. Required. An iterable has (name, tensor) by layers.
         """
 
     @hookspec(firstresult=True)
@@ -116,9 +111,7 @@ class FamilySpec(Protocol):
         """
 
     @hookspec(firstresult=True)
-    def build_model(
-        self, params: DecoderParams, ops: ModelOps, build: BuildOptions
-    ) -> torch.nn.Module:
+    def build_model(self, params: DecoderParams, ops: ModelOps, build: BuildOptions) -> nn.Module:
         """The eager model: ``forward(tokens [1, S], input_pos [1])`` to logits.
 
         When: once, on the meta device. Core's default is ``llmx.model.Decoder``.
@@ -164,6 +157,13 @@ class BackendSpec(Protocol):
         """
 
     @hookspec(firstresult=True)
+    def quantizers(self, job: ExportJob) -> Mapping[str, Callable[[], Any]]:
+        """Makers of pt2e quantizers by name: torchao's, or (graph, calls) to the quantized graph.
+
+        When: ``quantization.pt2e_quantize`` is checked, and once the weights are loaded.
+        """
+
+    @hookspec(firstresult=True)
     def partitioners(self, job: ExportJob) -> Sequence[Any]:
         """ExecuTorch partitioners, in the order in which they are applied.
 
@@ -171,7 +171,7 @@ class BackendSpec(Protocol):
         """
 
     @hookspec(firstresult=True)
-    def delegate_data(self, module: torch.nn.Module) -> Mapping[str, tuple[str, bytes]] | None:
+    def delegate_data(self, module: nn.Module) -> Mapping[str, tuple[str, bytes]] | None:
         """A module's weights as this backend's payloads refer to them: role to (key, bytes).
 
         When: a lowered layer is repeated, or a kept program filled. Without it all is lowered.

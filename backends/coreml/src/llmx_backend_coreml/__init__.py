@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -88,6 +88,12 @@ def check(job: ExportJob) -> None:
             f"Core ML has weights in blocks from iOS {OLDEST_WITH_STATE} on, not {chosen.ios}",
             remedy="use backend.coreml.quantize=c4w, or backend.coreml.ios=18",
         )
+    if chosen.quantize is not None and job.quantization.pt2e_quantize is not None:
+        raise ConfigError(
+            f"backend.coreml.quantize={chosen.quantize} contradicts "
+            f"quantization.pt2e_quantize={job.quantization.pt2e_quantize}",
+            remedy="use backend.coreml.quantize=none, or leave the quantizer out",
+        )
     if job.quantization.qmode is not None:
         raise ConfigError(
             f"Core ML has its own weight formats, not quantization.qmode={job.quantization.qmode}",
@@ -118,6 +124,13 @@ def model_ops(job: ExportJob) -> ModelOps:
 
     # Angles of distant positions cannot be computed in fp16.
     return attrs.evolve(ops_for(job), rotary=RotaryTable)
+
+
+@hookimpl
+def quantizers(job: ExportJob) -> Mapping[str, Callable[[], Any]]:
+    from llmx_backend_coreml.pt2e import QUANTIZERS
+
+    return QUANTIZERS
 
 
 @hookimpl

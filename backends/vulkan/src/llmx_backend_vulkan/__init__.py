@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -96,6 +96,13 @@ def _quantized_linear(linear: nn.Linear, codes: Codes) -> nn.Module:
     from llmx.quantize.linear import affine_linear
 
     return affine_linear(linear, attrs.evolve(codes, scales=codes.scales.float()))
+
+
+@hookimpl
+def quantizers(job: ExportJob) -> Mapping[str, Callable[[], Any]]:
+    from llmx_backend_vulkan.pt2e import QUANTIZERS
+
+    return QUANTIZERS
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -111,6 +111,13 @@ def model_ops(job: ExportJob) -> ModelOps:
         int8_groups=False,
         integer_linears=job.model.dtype_override == "fp32",
     )
+
+
+@hookimpl
+def quantizers(job: ExportJob) -> Mapping[str, Callable[[], Any]]:
+    from llmx_backend_xnnpack.pt2e import QUANTIZERS
+
+    return QUANTIZERS
 
 
 @hookimpl

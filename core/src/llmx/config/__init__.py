@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmx.config.loading import ResolvedJob, load_job
+from llmx.config.recipe import Recipe
 from llmx.config.schema import (
     BaseOptions,
     DebugOptions,
@@ -22,6 +23,7 @@ __all__ = [
     "ModelOptions",
     "MultimethodOptions",
     "QuantizationOptions",
+    "Recipe",
     "ResolvedJob",
     "SelectedBackend",
     "load_job",

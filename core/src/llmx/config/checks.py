@@ -119,6 +119,7 @@ def _check_quantization(quantization: QuantizationOptions) -> None:
     if quantization.head_quantize is not None:
         _check_head(quantization)
     _check_method(quantization)
+    _check_graph(quantization)
     _check_budget(quantization)
     if quantization.group_size is None:
         return
@@ -149,13 +150,24 @@ def _check_method(quantization: QuantizationOptions) -> None:
         value = getattr(quantization, name)
         if value is None:
             continue
-        if method != "gptq" and quantization.bits is None and quantization.target_size is None:
+        texts = (quantization.bits, quantization.target_size, quantization.pt2e_quantize)
+        if method != "gptq" and all(each is None for each in texts):
             raise ConfigError(
                 f"quantization.{name} needs a method that calibrates",
                 remedy="add quantization.method=gptq",
             )
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"quantization.{name} is {value}; it must be at least 1")
+
+
+def _check_graph(quantization: QuantizationOptions) -> None:
+    name = quantization.pt2e_quantize
+    if name is not None and quantization.qmode is not None:
+        raise ConfigError(
+            f"quantization.pt2e_quantize {name} contradicts quantization.qmode "
+            f"{quantization.qmode}: both say what linear layers become",
+            remedy="use quantization.qmode=none, or leave the quantizer out",
+        )
 
 
 def _check_budget(quantization: QuantizationOptions) -> None:

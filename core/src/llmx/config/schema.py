@@ -160,7 +160,7 @@ class QuantizationOptions:
     )
     use_hqq: bool = option(True, "Refine the scales of linear layers by HQQ.")
     pt2e_quantize: str | None = option(
-        None, "Quantizer of the backend, by name.", unsupported="use quantization.qmode"
+        None, "Quantizer of the backend, by name: quantizes the graph, calibrated by a text."
     )
     use_spin_quant: str | None = option(
         None, "SpinQuant rotations.", unsupported="use a plain checkpoint"

@@ -35,15 +35,15 @@ def capture(
 ) -> ExportedProgram:
     """``torch.export`` without guards that depend on the example's values.
 
+    ``model`` is in evaluation mode.
+
     Raises:
         LoweringError: the model cannot be traced; torch's reason is chained.
     """
     _register_shapes()
     try:
         with torch.no_grad():
-            return torch.export.export(
-                model.eval(), inputs, dynamic_shapes=dynamic_shapes, strict=False
-            )
+            return torch.export.export(model, inputs, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise LoweringError(
             f"torch.export failed: {_first_line(error)}", remedy="run again with --debug"

@@ -7,6 +7,7 @@ from typing import Any
 
 from executorch.exir import EdgeProgramManager
 from torch import nn
+from torch.fx import GraphModule
 
 from llmx.config import ExportJob
 from llmx.hookspecs import BackendSpec
@@ -34,6 +35,8 @@ def lower_layers(
     """
     if job.export.replicate_layers:
         try:
+            if isinstance(model, GraphModule):
+                raise IrregularError("quantizing the graph made one piece of it")
             template = template_of(model)
             if template is not None:
                 return _repeat(template, model, job, backend, constant_methods, stages)

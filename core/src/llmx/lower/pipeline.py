@@ -20,20 +20,20 @@ from llmx.cache.programs import copy_program, keep_program
 from llmx.checkpoint import Checkpoint
 from llmx.config import ExportJob
 from llmx.errors import LoweringError
-from llmx.lower.build import Blueprint, draw
+from llmx.lower.build import draw
 from llmx.lower.bundle import write_tokenizer
 from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.forecast import MemoryRule
 from llmx.lower.methods import constant_methods
 from llmx.lower.mixed import with_bits_spent
+from llmx.lower.pt2e import check_quantizer
 from llmx.lower.side_files import wants_side_files
 from llmx.lower.source import file_hashes, open_source
-from llmx.lower.weights import write_program
+from llmx.lower.weights import Written, write_program
 from llmx.model.kv_cache import cache_bytes
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
-from llmx.quantize.account import WeightRecord
 from llmx.report.manifest import (
     describe_model,
     describe_sampling,
@@ -75,6 +75,7 @@ def run(
     plugins = load(job.base.model_class, job.backend.name)
     family, backend = plugins.family, plugins.backend
     backend.check(job=job)
+    check_quantizer(job, backend)
     folder = output_folder(job)
     check_output(folder)
     if wants_side_files(job):
@@ -121,7 +122,7 @@ def run(
                 path,
             )
             with stages.stage("check"):
-                checks = _check(path, tokenizer, blueprint, written.records, job, plugins, stages)
+                checks = _check(path, tokenizer, written, job, plugins, stages)
             facts = {
                 "weights": describe_weights(written.records),
                 "delegation": written.delegation,
@@ -167,8 +168,7 @@ def run(
 def _check(
     program: Path,
     tokenizer: Path | None,
-    blueprint: Blueprint,
-    records: Sequence[WeightRecord],
+    written: Written,
     job: ExportJob,
     plugins: Plugins,
     stages: Stages,
@@ -179,10 +179,11 @@ def _check(
         stages.note(f"not checked against the eager model: {reason}")
         return []
     assert job.export.max_seq_length is not None
+    blueprint = written.blueprint
     bound = parity_bound(
         blueprint.dtype,
         int8_activations=blueprint.int8_activations
-        or any(each.kept and each.kind == "linear" for each in records),
+        or any(each.kept and each.kind == "linear" for each in written.records),
     )
     checks = check_parity(
         program,

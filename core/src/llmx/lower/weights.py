@@ -17,6 +17,7 @@ from llmx.config import ExportJob
 from llmx.lower.build import Blueprint, fill
 from llmx.lower.calibrate import calibration_of
 from llmx.lower.forecast import GIGA, MemoryRule, forecast
+from llmx.lower.pt2e import with_graph_quantized
 from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins
 from llmx.progress import Stages
@@ -35,10 +36,12 @@ SKELETONS = "skeletons"
 class Written:
     """What is known about a program that was written.
 
-    ``delegation`` is as in ``llmx.json``; ``from_skeleton`` tells that it was not lowered anew;
-    ``predicted_peak`` is the memory in bytes that was expected before the work.
+    ``blueprint`` has the model that the program computes; ``delegation`` is as in ``llmx.json``;
+    ``from_skeleton`` tells that it was not lowered anew; ``predicted_peak`` is the memory in bytes
+    that was expected before the work.
     """
 
+    blueprint: Blueprint
     records: list[WeightRecord]
     delegation: Mapping[str, Any]
     from_skeleton: bool
@@ -79,13 +82,19 @@ def write_program(
     if skeleton is not None:
         for note in skeleton.facts["notes"]:
             stages.note(note)
-        return Written(records, skeleton.facts["delegation"], True, expected.peak)
+        return Written(blueprint, records, skeleton.facts["delegation"], True, expected.peak)
     said = len(stages.notes)
+    blueprint, records = with_graph_quantized(
+        job, blueprint, records, plugins.backend, tokenizer, stages
+    )
     with stages.stage("prepare lowering"):
         from llmx.lower.emit import lower_to_file
     delegation = attrs.asdict(
         lower_to_file(blueprint, job, plugins.backend, constant_methods, stages, path)
     )
+    if job.quantization.pt2e_quantize is not None:
+        # Its integers come of graph and texts, not of one weight after the other.
+        return Written(blueprint, records, delegation, False, expected.peak)
     facts = {"delegation": delegation, "notes": stages.notes[said:]}
     modules = [(each.name, blueprint.model.get_submodule(each.name)) for each in records]
     store.forget(SKELETONS, key)
@@ -95,7 +104,7 @@ def write_program(
                 write_skeleton(path, modules, _delegate_data(plugins), facts, folder)
     except NoSkeletonError as reason:
         stages.note(f"other weights will have to be lowered again: {reason.message}")
-    return Written(records, delegation, False, expected.peak)
+    return Written(blueprint, records, delegation, False, expected.peak)
 
 
 def _load(
