@@ -155,10 +155,7 @@ def test_a_program_computes_what_its_quantized_graph_does(tiny_export: Any) -> N
     assert checks["prefill equals eager"]["figure"] < 0.05
     assert all(each["passed"] for each in checks.values())
     rows = {each["operator"]: each for each in artifact.manifest["delegation"]["operators"]}
-    assert rows["aten_linear_default"] == {
-        "operator": "aten_linear_default",
-        "delegated": 8,
-        "other": 0,
-    }
+    linears = rows["aten_linear_default"]
+    assert (linears["delegated"], linears["other"]) == (8, 0)
     assert any("8 of 8 linears" in note for note in artifact.manifest["notes"])
     assert any("one piece" in note for note in artifact.manifest["notes"])
