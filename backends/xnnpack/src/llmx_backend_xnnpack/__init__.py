@@ -98,16 +98,22 @@ def check(job: ExportJob) -> None:
 
 @hookimpl
 def model_ops(job: ExportJob) -> ModelOps:
+    from llmx.model.fused import fuse_projections
+    from llmx.model.norm import ProductRMSNorm
     from llmx.model.ops import ops_for
     from llmx_backend_xnnpack.linear import quantized_linear
 
     ops = ops_for(job)
+    if _delegates_products(job):
+        # XNNPACK has no mean over the last dimension: left outside, it would cut subgraphs in two.
+        ops = attrs.evolve(ops, norm=ProductRMSNorm)
     # The blockwise 4-bit kernels take groups of 32 channels and multiples of it, those for 8 bits
     # whole rows, and all of them fp32 activations.
     return attrs.evolve(
         ops,
         group_multiple=GROUP_MULTIPLE,
         quantized_linear=quantized_linear,
+        regroup=fuse_projections,
         int8_groups=False,
         integer_linears=job.model.dtype_override == "fp32",
     )
@@ -118,6 +124,15 @@ def quantizers(job: ExportJob) -> Mapping[str, Callable[[], Any]]:
     from llmx_backend_xnnpack.pt2e import QUANTIZERS
 
     return QUANTIZERS
+
+
+def _delegates_products(job: ExportJob) -> bool:
+    """Whether products of two inputs are delegated, and none is quantized that is no layer."""
+    return (
+        job.backend.options.extended_ops
+        and job.model.dtype_override == "fp32"
+        and job.quantization.pt2e_quantize is None
+    )
 
 
 @hookimpl

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from llmx.config import ExportJob
 from llmx.errors import LoweringError
 from llmx.hookspecs import BackendSpec
-from llmx.lower.build import Blueprint
 from llmx.lower.layers import lower_layers
 from llmx.lower.program import finish
 from llmx.lower.record import RECORD_NAME
@@ -19,19 +20,22 @@ from llmx.report.delegation import Delegation, count_delegation
 
 
 def lower_to_file(
-    blueprint: Blueprint,
+    model: nn.Module,
     job: ExportJob,
     backend: BackendSpec,
     constant_methods: Mapping[str, Any],
+    shared: Mapping[str, str],
     stages: Stages,
     path: Path,
 ) -> Delegation:
     """Lower the filled model and write the program to ``path``, and what is asked for beside it.
 
+    ``shared`` names tables that two modules have; they are stored once.
+
     Raises:
         LoweringError: the model cannot be lowered, or the backend took no part of it.
     """
-    edge = lower_layers(blueprint.model, job, backend, constant_methods, stages)
+    edge = lower_layers(model, job, backend, constant_methods, stages)
     delegation = count_delegation(edge.exported_program().graph_module)
     if backend.partitioners(job=job):
         _require_delegation(delegation, job)
@@ -41,7 +45,7 @@ def lower_to_file(
     if job.debug.generate_etrecord:
         with stages.stage("write ETRecord"):
             program.get_etrecord().save(path.parent / RECORD_NAME)
-    if blueprint.shared:
+    if shared:
         store_once(path)
     return delegation
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from attrs import frozen
 from torch import nn
 
 from llmx.lower.payload import IrregularError
+from llmx.model.fused import shallow_copy
 from llmx.model.kv_cache import AttentionCore
 
 
@@ -43,8 +43,7 @@ def template_of(model: nn.Module) -> Template | None:
     needed = 2 * period + (count - 1) % period + 1
     if needed >= count:
         return None
-    template = copy.copy(model)
-    template._modules = dict(model._modules)
+    template = shallow_copy(model)
     template.layers = nn.ModuleList(layers[:needed])
     return Template(template, period, needed)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 from attrs import frozen
+from torch import nn
 
 from llmx.cache import Store
 from llmx.cache.codes import remembered
@@ -77,26 +77,32 @@ def write_program(
     calibration = calibration_of(
         job, tokenizer, vocabulary=blueprint.vocabulary.readable, stages=stages
     )
-    kept = store.find(SKELETONS, key)
-    records, skeleton = _load(blueprint, rounding, calibration, plugins, kept, stages, path)
-    if skeleton is not None:
-        for note in skeleton.facts["notes"]:
-            stages.note(note)
-        return Written(blueprint, records, skeleton.facts["delegation"], True, expected.peak)
-    said = len(stages.notes)
+    records = _load(blueprint, rounding, calibration, stages)
     blueprint, records = with_graph_quantized(
         job, blueprint, records, plugins.backend, tokenizer, stages
     )
+    lowered = blueprint.ops.regroup(blueprint.model)
+    modules = weight_modules(lowered, {each.name for each in records})
+    kept = store.find(SKELETONS, key)
+    if kept is not None:
+        with stages.stage("put into kept program"):
+            skeleton = _filled(kept, modules, _delegate_data(plugins), path)
+        if skeleton is not None:
+            for note in skeleton.facts["notes"]:
+                stages.note(note)
+            return Written(blueprint, records, skeleton.facts["delegation"], True, expected.peak)
+    said = len(stages.notes)
     with stages.stage("prepare lowering"):
         from llmx.lower.emit import lower_to_file
     delegation = attrs.asdict(
-        lower_to_file(blueprint, job, plugins.backend, constant_methods, stages, path)
+        lower_to_file(
+            lowered, job, plugins.backend, constant_methods, blueprint.shared, stages, path
+        )
     )
     if job.quantization.pt2e_quantize is not None:
         # Its integers come of graph and texts, not of one weight after the other.
         return Written(blueprint, records, delegation, False, expected.peak)
     facts = {"delegation": delegation, "notes": stages.notes[said:]}
-    modules = [(each.name, blueprint.model.get_submodule(each.name)) for each in records]
     store.forget(SKELETONS, key)
     try:
         with stages.stage("keep for other weights"), store.keep(SKELETONS, key) as folder:
@@ -107,43 +113,43 @@ def write_program(
     return Written(blueprint, records, delegation, False, expected.peak)
 
 
+def weight_modules(model: nn.Module, accounted: Collection[str]) -> list[tuple[str, nn.Module]]:
+    """The modules of a lowered model that hold its weights, by name.
+
+    These are the ``accounted`` ones, each with all that is in it, and what took the place of some.
+    """
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        parts = name.split(".")
+        if any(".".join(parts[:count]) in found for count in range(1, len(parts))):
+            continue
+        if name in accounted or next(module.parameters(recurse=False), None) is not None:
+            found[name] = module
+    return list(found.items())
+
+
 def _load(
-    blueprint: Blueprint,
-    rounding: Rounding,
-    calibration: Calibration | None,
-    plugins: Plugins,
-    kept: Path | None,
-    stages: Stages,
-    path: Path,
-) -> tuple[list[WeightRecord], Skeleton | None]:
-    """Fill the model and, as long as the weights fit, the skeleton; it is returned if they do."""
-    records: list[WeightRecord] = []
-    with ExitStack() as stack, stages.stage("load and quantize"):
-        filling = None if kept is None else _begin(kept, path, stack)
-        for record in fill(blueprint, stages, rounding, calibration):
-            records.append(record)
-            if filling is not None and not _put(filling, record.name, blueprint, plugins):
-                filling = None
+    blueprint: Blueprint, rounding: Rounding, calibration: Calibration | None, stages: Stages
+) -> list[WeightRecord]:
+    with stages.stage("load and quantize"):
+        records = list(fill(blueprint, stages, rounding, calibration))
         for note in import_notes(records):
             stages.note(note)
-        if filling is None or not filling.fits():
-            return records, None
-        return records, filling.skeleton
+    return records
 
 
-def _begin(kept: Path, path: Path, stack: ExitStack) -> Filling | None:
+def _filled(
+    kept: Path, modules: Iterable[tuple[str, nn.Module]], data: DelegateData, path: Path
+) -> Skeleton | None:
+    """The kept skeleton, once its program has these weights; ``None`` if they do not fit."""
     try:
-        return stack.enter_context(Filling(Skeleton.read(kept), path))
+        skeleton = Skeleton.read(kept)
+        with Filling(skeleton, path) as filling:
+            for name, module in modules:
+                filling.put(name, module, data)
     except OtherStructureError:
         return None
-
-
-def _put(filling: Filling, name: str, blueprint: Blueprint, plugins: Plugins) -> bool:
-    try:
-        filling.put(name, blueprint.model.get_submodule(name), _delegate_data(plugins))
-    except OtherStructureError:
-        return False
-    return True
+    return skeleton if filling.fits() else None
 
 
 def _delegate_data(plugins: Plugins) -> DelegateData:

@@ -50,11 +50,21 @@ QuantizedEmbeddingFactory = Callable[["Codes", torch.dtype], nn.Module]
 """(rounded table, type of a row) to an embedding, see ``quantize.embedding``."""
 
 
+Regrouping = Callable[[nn.Module], nn.Module]
+"""From the decoder with its weights to the one that is lowered, which gives the same values."""
+
+
+def as_built(model: nn.Module) -> nn.Module:
+    """The regrouping of backends that take the decoder as it is."""
+    return model
+
+
 @frozen(kw_only=True)
 class ModelOps:
     """Flavours of the decoder's parts, and what the kernels ask of quantized weights.
 
     ``shared_table``: an embedding that keeps the bytes of ``quantized_linear`` for its weight.
+    ``regroup``: how parts are put together for lowering, once they have their weights.
     ``group_multiple``: groups of less than 8 bits must be a multiple of this many input channels.
     ``int8_groups``: whether 8-bit weights may have several scales per row.
     ``integer_linears``: whether linear layers take integer weights with the model's float type.
@@ -67,6 +77,7 @@ class ModelOps:
     quantized_linear: QuantizedLinearFactory
     quantized_embedding: QuantizedEmbeddingFactory
     shared_table: QuantizedEmbeddingFactory
+    regroup: Regrouping = as_built
     group_multiple: int = 1
     int8_groups: bool = True
     integer_linears: bool = True

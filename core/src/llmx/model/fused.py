@@ -1,0 +1,155 @@
+"""One product instead of three for queries, keys and values, and one rotation for the first two.
+
+The parts are put together once they have their weights, however those were rounded: until then
+every projection has a name and an account of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmx.model.attention import Attention
+from llmx.model.norm import RMSNorm
+from llmx.model.rope import apply_rope
+
+
+class FusedAttention(nn.Module):
+    """``Attention`` with ``qkv_proj`` in place of three projections; gives the same values.
+
+    ``qk_norm`` has a row of weights for each head of queries and keys.
+    """
+
+    def __init__(self, attention: Attention, qkv_proj: nn.Linear, qk_norm: nn.Module) -> None:
+        super().__init__()
+        heads = [
+            each.out_features // attention.head_dim
+            for each in (attention.q_proj, attention.k_proj, attention.v_proj)
+        ]
+        self.head_dim, self.width = attention.head_dim, attention.q_proj.out_features
+        self.rotated = [heads[0], heads[1]]
+        self.split = [heads[0] + heads[1], heads[2]]
+        self.qkv_proj, self.qk_norm = qkv_proj, qk_norm
+        self.o_proj, self.core = attention.o_proj, attention.core
+        self.rotate_half = attention.rotate_half
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
+        """x [1, S, dim], cos and sin [1, S, 1, head_dim], and the core's place."""
+        heads = self.qkv_proj(x).view(1, -1, sum(self.split), self.head_dim)
+        qk, v = heads.split(self.split, dim=2)
+        rotated = apply_rope(self.qk_norm(qk), cos, sin, self.rotate_half)
+        q, k = rotated.split(self.rotated, dim=2)
+        attended = self.core(q, k, v, place)
+        out: Tensor = self.o_proj(attended.reshape(1, -1, self.width))
+        return out
+
+
+def fuse_projections(model: nn.Module) -> nn.Module:
+    """The model with every attention fused that can be.
+
+    The given model stays as it is and shares the memory of all weights with the result.
+    """
+    layers = getattr(model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        return model
+    fused = shallow_copy(model)
+    fused.layers = nn.ModuleList(_fused_layer(layer) for layer in layers)
+    return fused
+
+
+def shallow_copy(module: nn.Module) -> nn.Module:
+    """A module with the same parts, which can be given others."""
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    copied._parameters = dict(module._parameters)
+    return copied
+
+
+def _fused_layer(layer: nn.Module) -> nn.Module:
+    attention = getattr(layer, "attention", None)
+    if type(attention) is not Attention:
+        return layer
+    qk_norm = _stacked_norms(attention)
+    if qk_norm is None:
+        return layer
+    qkv_proj = _stacked_linears([attention.q_proj, attention.k_proj, attention.v_proj])
+    if qkv_proj is None:
+        return layer
+    fused = shallow_copy(layer)
+    fused.attention = FusedAttention(attention, qkv_proj, qk_norm)
+    return fused
+
+
+def _stacked_linears(linears: Sequence[nn.Module]) -> nn.Linear | None:
+    """One layer with the rows of all; ``None`` if they are not of one kind."""
+    weights, biases = [], []
+    for linear in linears:
+        if type(linear) is not nn.Linear:
+            return None
+        weights.append(linear.weight)
+        biases.append(linear.bias)
+    weight = _stacked(weights)
+    if weight is None or len({bias is None for bias in biases}) > 1:
+        return None
+    rows = [each.shape[0] for each in weights]
+    with torch.device("meta"):
+        fused = nn.Linear(weight.shape[1], sum(rows), bias=False)
+    fused.weight = nn.Parameter(weight, requires_grad=False)
+    # The originals become views, so that the weights are not held twice.
+    for linear, part in zip(linears, _rows(weight, rows), strict=True):
+        linear.weight = nn.Parameter(part, requires_grad=False)
+    if biases[0] is not None:
+        fused.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    return fused
+
+
+def _stacked(weights: Sequence[Tensor]) -> Tensor | None:
+    first = weights[0]
+    if any(type(each) is not type(first) or each.dtype != first.dtype for each in weights):
+        return None
+    if not hasattr(first, "__tensor_flatten__"):
+        return torch.cat([each.detach() for each in weights])
+    # Rounded weights: plain tensors with a row for each output channel, and what they have in
+    # common.
+    flat = [each.__tensor_flatten__() for each in weights]
+    if any(each != flat[0] for each in flat):
+        return None
+    parts = {name: torch.cat([getattr(each, name) for each in weights]) for name in flat[0][0]}
+    return _rebuilt(first, parts)
+
+
+def _rows(weight: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """The weight cut into blocks of rows, as views."""
+    if not hasattr(weight, "__tensor_flatten__"):
+        return list(torch.split(weight, list(counts)))
+    names, _ = weight.__tensor_flatten__()
+    parts = {name: torch.split(getattr(weight, name), list(counts)) for name in names}
+    return [
+        _rebuilt(weight, {name: parts[name][at] for name in names}) for at in range(len(counts))
+    ]
+
+
+def _rebuilt(like: Any, parts: dict[str, Tensor]) -> Tensor:
+    _, common = like.__tensor_flatten__()
+    rebuilt: Tensor = type(like).__tensor_unflatten__(parts, common, None, None)
+    return rebuilt
+
+
+def _stacked_norms(attention: Attention) -> nn.Module | None:
+    """The norms of queries and keys as one; ``None`` if it is not known how."""
+    norms = attention.q_norm, attention.k_norm
+    if all(isinstance(each, nn.Identity) for each in norms):
+        return nn.Identity()
+    if not all(isinstance(each, RMSNorm) for each in norms) or type(norms[0]) is not type(norms[1]):
+        return None
+    rows = [
+        norm.weight.detach().expand(linear.out_features // attention.head_dim, -1)
+        for norm, linear in zip(norms, (attention.q_proj, attention.k_proj), strict=True)
+    ]
+    stacked = shallow_copy(attention.q_norm)
+    stacked.weight = nn.Parameter(torch.cat(rows), requires_grad=False)
+    return stacked
