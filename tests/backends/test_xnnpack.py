@@ -117,11 +117,10 @@ class TestArtifact:
         )
         assert linears["other"] == 0
 
-    def test_only_attention_cuts_subgraphs(self, tiny_export: Any) -> None:
-        # Before the first layer's attention, between every two and after the last one; one for
-        # the angles, and one where the last token is selected.
-        layers, others = 2, 2
-        assert tiny_export().manifest["delegation"]["subgraphs"] == layers + 1 + others
+    def test_only_attention_cuts_the_subgraphs(self, tiny_export: Any) -> None:
+        # Each layer is cut where queries and keys are rotated and where they attend.
+        layers, angles, head = 2, 1, 1
+        assert tiny_export().manifest["delegation"]["subgraphs"] == 2 * layers + angles + head
 
     def test_the_stored_job_gives_the_same_bytes(self, tiny_export: Any, tmp_path: Path) -> None:
         from llmx import export

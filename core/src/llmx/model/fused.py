@@ -40,9 +40,9 @@ class FusedAttention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
         """x [1, S, dim], cos and sin [1, S, 1, head_dim], and the core's place."""
         heads = self.qkv_proj(x).view(1, -1, sum(self.split), self.head_dim)
-        qk, v = heads.split(self.split, dim=2)
+        qk, v = torch.split(heads, self.split, dim=2)
         rotated = apply_rope(self.qk_norm(qk), cos, sin, self.rotate_half)
-        q, k = rotated.split(self.rotated, dim=2)
+        q, k = torch.split(rotated, self.rotated, dim=2)
         attended = self.core(q, k, v, place)
         out: Tensor = self.o_proj(attended.reshape(1, -1, self.width))
         return out
@@ -86,14 +86,16 @@ def _fused_layer(layer: nn.Module) -> nn.Module:
 
 def _stacked_linears(linears: Sequence[nn.Module]) -> nn.Linear | None:
     """One layer with the rows of all; ``None`` if they are not of one kind."""
-    weights, biases = [], []
+    weights: list[Tensor] = []
+    biases: list[Tensor | None] = []
     for linear in linears:
         if type(linear) is not nn.Linear:
             return None
         weights.append(linear.weight)
         biases.append(linear.bias)
     weight = _stacked(weights)
-    if weight is None or len({bias is None for bias in biases}) > 1:
+    given = [bias for bias in biases if bias is not None]
+    if weight is None or len(given) not in (0, len(biases)):
         return None
     rows = [each.shape[0] for each in weights]
     with torch.device("meta"):
@@ -102,12 +104,12 @@ def _stacked_linears(linears: Sequence[nn.Module]) -> nn.Linear | None:
     # The originals become views, so that the weights are not held twice.
     for linear, part in zip(linears, _rows(weight, rows), strict=True):
         linear.weight = nn.Parameter(part, requires_grad=False)
-    if biases[0] is not None:
-        fused.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    if given:
+        fused.bias = nn.Parameter(torch.cat(given), requires_grad=False)
     return fused
 
 
-def _stacked(weights: Sequence[Tensor]) -> Tensor | None:
+def _stacked(weights: Sequence[Any]) -> Tensor | None:
     first = weights[0]
     if any(type(each) is not type(first) or each.dtype != first.dtype for each in weights):
         return None
@@ -122,7 +124,7 @@ def _stacked(weights: Sequence[Tensor]) -> Tensor | None:
     return _rebuilt(first, parts)
 
 
-def _rows(weight: Tensor, counts: Sequence[int]) -> list[Tensor]:
+def _rows(weight: Any, counts: Sequence[int]) -> list[Tensor]:
     """The weight cut into blocks of rows, as views."""
     if not hasattr(weight, "__tensor_flatten__"):
         return list(torch.split(weight, list(counts)))
@@ -141,7 +143,7 @@ def _rebuilt(like: Any, parts: dict[str, Tensor]) -> Tensor:
 
 def _stacked_norms(attention: Attention) -> nn.Module | None:
     """The norms of queries and keys as one; ``None`` if it is not known how."""
-    norms = attention.q_norm, attention.k_norm
+    norms: tuple[Any, Any] = attention.q_norm, attention.k_norm
     if all(isinstance(each, nn.Identity) for each in norms):
         return nn.Identity()
     if not all(isinstance(each, RMSNorm) for each in norms) or type(norms[0]) is not type(norms[1]):
