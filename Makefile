@@ -1,6 +1,7 @@
 # make demo   export SmolLM2-135M and chat with it
 # make test   the whole test suite
 # make lint   style and types
+# make bench  compare with other exporters; QUICK=1 takes minutes
 # make docs   write the generated pages of docs/ anew
 # make clean  remove what these make, downloads included
 
@@ -15,7 +16,7 @@ DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(DISTRIBUTIONS))
 REQUIREMENTS := constraints.txt scripts/install.py $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 TYPED := $(addsuffix /src,$(DISTRIBUTIONS))
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -28,6 +29,9 @@ lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy $(TYPED)
+
+bench: $(VENV)/installed-dev
+	$(RUN) benchmarks/compare/run.py $(if $(QUICK),--quick)
 
 docs: $(VENV)/installed
 	$(RUN) scripts/reference.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from llmx.config import QuantizationOptions
 from llmx.quantize.codes import Codes, Rounding, scale_dtype
 from llmx.quantize.plan import Scheme
 
-ROWS = 4096
+BLOCK = 1 << 18
+"""Weights that are rounded at a time: the dozens of passes over them stay within the cache."""
 
 
 def rounding_for_linears(options: QuantizationOptions) -> Rounding:
@@ -31,6 +33,19 @@ def half_quadratic(weight: Tensor, scheme: Scheme) -> Codes:
 
 
 def _by_torchao(weight: Tensor, scheme: Scheme, algorithm: str) -> Codes:
+    return _in_blocks(weight, scheme, lambda rows: _rows_by_torchao(rows, scheme, algorithm))
+
+
+def _in_blocks(
+    weight: Tensor, scheme: Scheme, rounded: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> Codes:
+    """weight [out, in]; ``rounded`` takes some of its rows and gives their integers and scales."""
+    rows = max(1, BLOCK // weight.shape[1])
+    values, scales = zip(*(rounded(each) for each in torch.split(weight, rows)), strict=True)
+    return Codes(torch.cat(values), torch.cat(scales), scheme)
+
+
+def _rows_by_torchao(weight: Tensor, scheme: Scheme, algorithm: str) -> tuple[Tensor, Tensor]:
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
     from torchao.quantization.quantize_.workflows import IntxChooseQParamsAlgorithm
 
@@ -45,18 +60,15 @@ def _by_torchao(weight: Tensor, scheme: Scheme, algorithm: str) -> Codes:
     )
     quantize_(linear, config)
     quantized: Any = linear.weight  # torchao's tensor type
-    return Codes(quantized.qdata, quantized.scale, scheme)
+    return quantized.qdata, quantized.scale
 
 
 def half_a_step_beyond(weight: Tensor, scheme: Scheme) -> Codes:
     """Scales that put the largest value half a step beyond the last code.
 
-    It still rounds to that code, on both sides, and everything else is finer. Works in blocks of
-    rows, so that little beside the table itself is held in float.
+    It still rounds to that code, on both sides, and everything else is finer.
     """
-    parts = [_half_a_step_beyond(rows, scheme) for rows in torch.split(weight, ROWS)]
-    values, scales = zip(*parts, strict=True)
-    return Codes(torch.cat(values), torch.cat(scales), scheme)
+    return _in_blocks(weight, scheme, lambda rows: _half_a_step_beyond(rows, scheme))
 
 
 def _half_a_step_beyond(rows: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
