@@ -52,7 +52,9 @@ class Program:
         return logits.reshape(-1, logits.shape[-1])[-1].clone()
 
 
-def measure(programs: Mapping[str, Path], weights: Path, texts: Path, rounds: int) -> dict[str, Any]:
+def measure(
+    programs: Mapping[str, Path], weights: Path, texts: Path, rounds: int
+) -> dict[str, Any]:
     """Load times (s), speeds (tokens/s) and divergences of every program, by tool."""
     register_operators()
     loads: dict[str, list[float]] = {name: [] for name in programs}

@@ -14,7 +14,6 @@ from llmx.model.params import DecoderParams
 from llmx.plugins import Plugins
 from llmx.progress import StageRecord
 from llmx.quantize.account import WeightRecord, summarize
-from llmx.report.delegation import Delegation
 
 SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
 STACK = ("torch", "torchao", "executorch", "pytorch_tokenizers")
@@ -84,11 +83,6 @@ def describe_weights(records: Sequence[WeightRecord]) -> dict[str, Any]:
         "bits_per_weight": round(summary.bits_per_weight, 3),
         "modules": [attrs.asdict(each) for each in records],
     }
-
-
-def describe_delegation(delegation: Delegation) -> dict[str, Any]:
-    """Counts of nodes and subgraphs."""
-    return attrs.asdict(delegation)
 
 
 def describe_stages(records: Sequence[StageRecord]) -> list[dict[str, Any]]:
