@@ -25,8 +25,10 @@ def rows(tools: Mapping[str, Any]) -> list[Row]:
         ("load, ms", lambda each: 1e3 * statistics.median(each["load_s"]), "{:.0f}".format, False),
     ]
     for kind, unit in (("prefill", "prefill of {} tokens"), ("decode", "decode at position {}")):
-        for case in some[kind]:
-            listed.append((f"{unit.format(case)}, tokens/s", _speed(kind, case), _whole, True))
+        listed.extend(
+            (f"{unit.format(case)}, tokens/s", _speed(kind, case), _whole, True)
+            for case in some[kind]
+        )
     listed.append(("divergence, mean KL", lambda each: each["kl"]["mean"], _two, False))
     listed.append(("divergence, median KL", lambda each: each["kl"]["median"], _two, False))
     return listed
@@ -90,13 +92,13 @@ def _spread(what: str, tool: Mapping[str, Any]) -> str:
         if what.startswith(kind):
             case = what.split(",")[0].split()[-2 if kind == "prefill" else -1]
             low, _, high = statistics.quantiles(tool[kind][case], n=4)
-            return f" ({low:.0f}–{high:.0f})"
+            return f" ({low:.0f} to {high:.0f})"
     return ""
 
 
 def _ratio(ours: float, theirs: float, *, more_is_better: bool) -> str:
     """How many times faster or smaller ours is; below 1 it is worse."""
-    return f"{(ours / theirs if more_is_better else theirs / ours):.2f}×"
+    return f"{(ours / theirs if more_is_better else theirs / ours):.2f}x"
 
 
 def _line(cells: Sequence[str]) -> str:
