@@ -52,6 +52,13 @@ def quantized(checkpoint: Path) -> Artifact:
     return _export(checkpoint, "quantized", "--quantize", "8da4w")
 
 
+@pytest.fixture(scope="session")
+def endless(checkpoint: Path) -> Artifact:
+    """The first 3 tokens of a text and the last 12, in calls of up to 8."""
+    words = ["model.use_attention_sink=3,12", "--max-seq-length", "8"]
+    return _export(checkpoint, "endless", "--quantize", "none", *words)
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[[Artifact], Artifact]:
     """A copy to damage."""

@@ -23,7 +23,8 @@ def test_figures_of_two_models(
     assert [each["name"] for each in found] == ["exact", "quantized"]
     for each in found:
         assert each["load_seconds"] > 0
-        assert each["peak_bytes"] >= each["before_bytes"] > 50e6
+        assert each["before_bytes"] > 50e6  # Python with PyTorch
+        assert 0 < each["loaded_bytes"] <= each["peak_bytes"] < 20e6
         assert [speed["prompt"] for speed in each["speeds"]] == [8, 48]
         for speed in each["speeds"]:
             for name in ("first_token_seconds", "prefill_rate", "decode_rate"):
@@ -41,7 +42,8 @@ def test_a_table_and_a_picture(
     words = ["--rounds", "1", "--lengths", "8,16", "--plot", str(picture), "--quiet"]
     assert invoke(["bench", str(exact.program), *words, "--compare", str(exact.folder)]) == 0
     shown = capsys.readouterr().out
-    for word in ("load", "peak memory", "prefill of 8", "decoding after 16", "exact / model.pte"):
+    words = ["load", "memory at the peak", "prefill of 8", "decoding after 16"]
+    for word in (*words, "exact / model.pte"):
         assert word in shown
     assert "<svg" in picture.read_text()
 

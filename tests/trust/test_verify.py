@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from llmx.verify.consistency import check_consistency
 from llmx.verify.corpus import corpus
 from llmx.verify.verifier import verify
 
-from .conftest import EOS, FAMILY, save_tiny
+from .conftest import CONTEXT, EOS, FAMILY, save_tiny
 
 Copier = Callable[[Artifact], Artifact]
 
@@ -33,9 +34,12 @@ def failures(path: Path, reference: str | None = None) -> set[str]:
 
 @pytest.mark.parametrize("kind", ["exact", "quantized"])
 def test_a_good_export_passes_every_check(
-    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    copied: Copier,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    artifact: Artifact = request.getfixturevalue(kind)
+    artifact = copied(request.getfixturevalue(kind))
     capsys.readouterr()  # what the export said
     assert invoke(["verify", str(artifact.folder), "--json", "--quiet"]) == 0
     outcome: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -54,6 +58,7 @@ def test_a_good_export_passes_every_check(
         "a prompt without room is refused",
         "ends where the context ends",
         "agrees with the checkpoint's own model",
+        "agrees with the checkpoint's own model at the end of the context",
         "end tokens are the checkpoint's",
         "runtime tokenizer equals the checkpoint's",
     ):
@@ -70,12 +75,50 @@ def test_other_weights_are_found_out(
     other = save_tiny(tmp_path / "other", scale=1.1)
     assert invoke(["verify", str(artifact.folder), "--reference", str(other), "-q"]) == 1
     shown = capsys.readouterr().out
-    assert "1 failed" in shown
+    assert "2 failed" in shown
     assert "FAILED" in shown
     record = Artifact.open(artifact.folder).manifest["verification"]
     assert record["passed"] is False
-    (failed,) = [each for each in record["checks"] if each["passed"] is False]
-    assert failed["name"] == "agrees with the checkpoint's own model"
+    assert {each["name"] for each in record["checks"] if each["passed"] is False} == {
+        "agrees with the checkpoint's own model",
+        "agrees with the checkpoint's own model at the end of the context",
+    }
+
+
+SLIDE = "agrees with the checkpoint's own model past the window"
+
+
+def test_sinks_are_followed_as_they_slide(endless: Artifact) -> None:
+    found = {each.name: each for each in verify(endless.folder)}
+    assert all(each.passed for each in found.values())
+    assert found[SLIDE].detail.endswith(f"up to token {CONTEXT}, with a window of 15")
+    assert "past the window, calls of any length say the same" in found
+
+
+def test_another_window_is_found_out(endless: Artifact, copied: Copier) -> None:
+    """Until the first token leaves it, both windows say the same."""
+    artifact = copied(endless)
+    record = artifact.folder / "llmx.json"
+    changed = record.read_text().replace('"3,12"', '"3,9"')
+    assert changed != record.read_text()
+    record.write_text(changed)
+    assert SLIDE in failures(artifact.folder)
+
+
+def test_a_long_context_is_checked_at_its_end(endless: Artifact, tmp_path: Path) -> None:
+    """Filling it would take long; its last positions do not."""
+    length = 1 << 20
+    copy = Path(shutil.copytree(endless.folder, tmp_path / "copy"))
+    record = json.loads((copy / "llmx.json").read_text())
+    record["config"]["export"]["max_context_length"] = length
+    (copy / "llmx.json").write_text(json.dumps(record))
+    overwrite_constants(copy / "model.pte", "get_max_context_len", {0: length})
+    found = {each.name: each for each in verify(copy)}
+    full = found["ends where the context ends"]
+    assert (full.passed, full.detail) == (None, f"filling {length} tokens takes too long")
+    last = found["agrees with the checkpoint's own model at the end of the context"]
+    assert last.passed
+    assert last.detail == f"positions {length - 16} to {length - 1}, with nothing before them"
 
 
 def test_changed_bytes_are_found_out(exact: Artifact, copied: Copier) -> None:
@@ -102,6 +145,27 @@ def test_another_tokenizer_is_found_out(exact: Artifact, copied: Copier) -> None
     vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
     artifact.tokenizer.write_text(json.dumps(content))
     assert "runtime tokenizer equals the checkpoint's" in failures(artifact.folder)
+
+
+def test_an_export_whose_tokenizer_the_runtime_applies_wrongly_is_marked(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The runtime does not know that a token may stand for whole words only."""
+    content = json.loads((checkpoint / "tokenizer.json").read_text())
+    content["added_tokens"][-1] |= {"content": "th", "single_word": True, "special": False}
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text(json.dumps(content))
+    folder = tmp_path / "out"
+    words = ["--checkpoint", str(checkpoint), "--tokenizer", str(tokenizer), "-o", str(folder)]
+    assert invoke(["export", FAMILY, *words, "--backend", "none", "-q"]) == 1
+    assert "failed: runtime tokenizer equals the checkpoint's" in capsys.readouterr().out
+    artifact = Artifact.open(folder)
+    assert artifact.failed
+    verification = artifact.manifest["verification"]
+    (wrong,) = [each for each in verification["checks"] if not each["passed"]]
+    assert wrong["name"] == "runtime tokenizer equals the checkpoint's"
+    assert wrong["figure"] > 0
+    assert "failed its verification" in (folder / "MODEL_CARD.md").read_text()
 
 
 def test_without_the_checkpoint_the_rest_is_checked(exact: Artifact, copied: Copier) -> None:

@@ -78,6 +78,12 @@ class Artifact:
         template = self.manifest["chat_template"]
         return str(template) if template else None
 
+    @property
+    def failed(self) -> bool:
+        """Whether a check failed, when it was made or the last time that it was verified."""
+        verification = self.manifest["verification"]
+        return verification is not None and not verification["passed"]
+
 
 def check_output(folder: Path) -> None:
     """Find out before the work whether ``folder`` can be written at its end.

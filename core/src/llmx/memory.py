@@ -1,4 +1,4 @@
-"""How much memory this process may use."""
+"""How much memory this process may use, and how much it does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 MEMINFO = Path("/proc/meminfo")
 OWN_STATUS = Path("/proc/self/status")
+OWN_REFERENCES = Path("/proc/self/clear_refs")
+FORGET_PEAK = "5"
 LIMITS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -23,7 +25,30 @@ def available_memory() -> int | None:
     system does not say.
     """
     room = [*_machine_room(), *_group_room()]
-    return max(0, min(room)) + _resident() if room else None
+    return max(0, min(room)) + _status("VmRSS") if room else None
+
+
+class AddedMemory:
+    """Resident bytes that this process has come to hold since this object was made.
+
+    Pages of files that are mapped count as far as they were read.
+    """
+
+    def __init__(self) -> None:
+        self.before = _status("VmRSS")
+        try:
+            OWN_REFERENCES.write_text(FORGET_PEAK, encoding="ascii")
+            self._follows = self.before > 0
+        except OSError:
+            self._follows = False
+
+    def now(self) -> int | None:
+        """What is held now; ``None`` where the system does not say (other than Linux)."""
+        return max(0, _status("VmRSS") - self.before) if self._follows else None
+
+    def peak(self) -> int | None:
+        """The most that was held at a time, or ``None`` likewise."""
+        return max(0, _status("VmHWM") - self.before) if self._follows else None
 
 
 def _machine_room() -> Iterator[int]:
@@ -67,9 +92,9 @@ def _statistic(path: Path, name: str) -> int:
     return 0
 
 
-def _resident() -> int:
+def _status(name: str) -> int:
     for line in _read(OWN_STATUS).splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0
 

@@ -53,13 +53,17 @@ class Benchmark:
 
     Attributes:
         load_seconds: from the file to the first call's end.
-        peak_bytes: of the whole process; ``before_bytes`` of it before the program was loaded.
+        loaded_bytes: resident memory that loading and the first call added to the process;
+            ``None`` where the system does not tell.
+        peak_bytes: the most that was added at any time, or ``None`` likewise.
+        before_bytes: what the process held before: Python with the runtime.
     """
 
     name: str
     load_seconds: float
+    loaded_bytes: int | None
+    peak_bytes: int | None
     before_bytes: int
-    peak_bytes: int
     speeds: tuple[Speed, ...]
 
 
@@ -124,7 +128,7 @@ class _Worker:
     _loaded: dict[str, Any] = Factory(dict)
     _first: dict[int, list[float]] = Factory(dict)
     _rest: dict[int, list[float]] = Factory(dict)
-    _peak: int = 0
+    _peak: int | None = None
 
     def __enter__(self) -> _Worker:
         self._process = subprocess.Popen(  # noqa: S603
@@ -150,7 +154,7 @@ class _Worker:
         self._process.stdin.write(json.dumps({"prompt": prompt, "answer": ANSWER}) + "\n")
         self._process.stdin.flush()
         answer = self._answer()
-        self._peak = int(answer["peak_bytes"])
+        self._peak = answer["peak_bytes"]
         if keep:
             self._first.setdefault(prompt, []).append(answer["prefill_seconds"])
             self._rest.setdefault(prompt, []).append(answer["decode_seconds"])
@@ -159,8 +163,9 @@ class _Worker:
         return Benchmark(
             name=self.name,
             load_seconds=self._loaded["load_seconds"],
-            before_bytes=int(self._loaded["before_bytes"]),
+            loaded_bytes=self._loaded["loaded_bytes"],
             peak_bytes=self._peak,
+            before_bytes=self._loaded["before_bytes"],
             speeds=tuple(
                 Speed(
                     prompt=length,

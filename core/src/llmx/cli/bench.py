@@ -92,16 +92,22 @@ def _show(found: Sequence[Benchmark]) -> None:
 def _rows(found: Sequence[Benchmark]) -> Iterator[Row]:
     loads = [each.load_seconds for each in found]
     yield "load", [f"{each:.2f} s" for each in loads], loads[-1] / loads[0]
-    peaks = [each.peak_bytes for each in found]
-    yield "peak memory", [f"{each / MEGA:.0f} MB" for each in peaks], peaks[-1] / peaks[0]
+    yield _memory_row("memory once loaded", [each.loaded_bytes for each in found])
+    yield _memory_row("memory at the peak", [each.peak_bytes for each in found])
     before = [f"{each.before_bytes / MEGA:.0f} MB" for each in found]
-    yield "  before loading", before, None
+    yield "  besides, Python's", before, None
     for speeds in zip(*(each.speeds for each in found), strict=True):
         prompt = speeds[0].prompt
         firsts = [each.first_token_seconds for each in speeds]
         yield _row(f"first token after {prompt}", firsts, "ms", 1000)
         yield _row(f"prefill of {prompt}", [each.prefill_rate for each in speeds], "tokens/s")
         yield _row(f"decoding after {prompt}", [each.decode_rate for each in speeds], "tokens/s")
+
+
+def _memory_row(name: str, sizes: Sequence[int | None]) -> Row:
+    cells = ["not known here" if each is None else f"{each / MEGA:.1f} MB" for each in sizes]
+    first, last = sizes[0], sizes[-1]
+    return name, cells, last / first if first and last else None
 
 
 def _row(name: str, spreads: Sequence[Spread], unit: str, factor: int = 1) -> Row:

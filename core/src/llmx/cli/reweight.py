@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from llmx.artifact import Artifact
-from llmx.cli.console import progress_display, stdout
+from llmx.cli.console import progress_display
 
 
 @click.command("reweight")
@@ -27,7 +26,7 @@ def command(
     output: Path,
     as_json: bool,
     quiet: bool,
-) -> None:
+) -> int:
     """Export another checkpoint of the same architecture as ARTIFACT was exported.
 
     ARTIFACT is the folder that llmx export wrote, or the program in it. If the cache still has
@@ -38,9 +37,6 @@ def command(
 
     with progress_display(quiet=quiet) as progress:
         made = reweight(source, checkpoint, output, revision=revision, progress=progress)
-    if as_json:
-        click.echo(json.dumps(made.manifest, indent=2))
-        return
-    from llmx.cli.summary import print_summary
+    from llmx.cli.summary import report_export
 
-    print_summary(stdout(), made, verbose=False)
+    return report_export(made, as_json=as_json, verbose=False)

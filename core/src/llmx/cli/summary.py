@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from llmx.artifact import Artifact
+from llmx.cli.console import stdout
 from llmx.cli.delegation_table import operator_table, outside_table
 from llmx.cli.weights_table import weights_table
 
 MEGA = 1e6
+FAILED = 1
 REUSED = {
     "program": "the whole program; `--no-cache` makes it anew",
     "skeleton": "the lowered program, filled with these weights; `--no-cache` lowers it anew",
 }
+
+
+def report_export(artifact: Artifact, *, as_json: bool, verbose: bool) -> int:
+    """Print a fresh artifact's summary, or its ``llmx.json``; gives the exit code."""
+    if as_json:
+        click.echo(json.dumps(artifact.manifest, indent=2))
+    else:
+        print_summary(stdout(), artifact, verbose=verbose)
+    return FAILED if artifact.failed else 0
 
 
 def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> None:
@@ -104,15 +117,13 @@ def _context(manifest: Mapping[str, Any]) -> str:
 
 
 def _checks(checks: list[Mapping[str, Any]]) -> str:
-    if not checks:
-        return "not run on this machine"
-    # A bound of 0 is for counts, of which there must be none.
-    worst = max(
-        (each for each in checks if each["bound"]),
-        key=lambda each: float(each["figure"] / each["bound"]),
-    )
     failed = [each["name"] for each in checks if not each["passed"]]
     outcome = f"failed: {', '.join(failed)}" if failed else f"{len(checks)} of {len(checks)} passed"
+    # A bound of 0 is for counts, of which there must be none.
+    compared = [each for each in checks if each["bound"]]
+    if not compared:
+        return f"{outcome}; the program was not run on this machine"
+    worst = max(compared, key=lambda each: float(each["figure"] / each["bound"]))
     return (
         f"{outcome}; logits differ by at most "
         f"{worst['figure']:.1g} of their deviation (bound {worst['bound']:.1g})"

@@ -72,14 +72,13 @@ def _show(console: Console, findings: Sequence[Finding]) -> None:
     skipped = sum(each.passed is None for each in findings)
     console.print()
     console.print(
-        f"{len(findings) - failed - skipped} checks passed, {failed} failed, "
-        f"{skipped} could not be made"
+        f"{len(findings) - failed - skipped} passed, {failed} failed, {skipped} not checked"
     )
 
 
 def _outcome(passed: bool | None) -> str:
     if passed is None:
-        return "[yellow]skipped[/yellow]"
+        return "[yellow]not checked[/yellow]"
     return "[green]passed[/green]" if passed else "[bold red]FAILED[/bold red]"
 
 

@@ -22,15 +22,16 @@ def write_tokenizer(
     Raises:
         CheckpointError: the named file is not there, or the checkpoint's cannot be converted.
     """
-    written = _write(checkpoint, base, family, folder)
+    written = published_tokenizer(checkpoint, base, family, folder)
     if written is not None:
         leave_accents_alone(written)
     return written
 
 
-def _write(
+def published_tokenizer(
     checkpoint: Checkpoint | None, base: BaseOptions, family: FamilySpec, folder: Path
 ) -> Path | None:
+    """As ``write_tokenizer``, but left as its publishers made it."""
     if base.tokenizer_path is not None:
         source = Path(base.tokenizer_path)
         if not source.is_file():

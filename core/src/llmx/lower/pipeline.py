@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from llmx.artifact import (
     Artifact,
@@ -21,14 +22,14 @@ from llmx.checkpoint import Checkpoint
 from llmx.config import ExportJob
 from llmx.errors import LoweringError
 from llmx.lower.build import draw
-from llmx.lower.bundle import write_tokenizer
+from llmx.lower.bundle import published_tokenizer, write_tokenizer
 from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.forecast import MemoryRule
 from llmx.lower.methods import constant_methods
 from llmx.lower.mixed import with_bits_spent
 from llmx.lower.pt2e import check_quantizer
 from llmx.lower.side_files import wants_side_files
-from llmx.lower.source import file_hashes, open_source
+from llmx.lower.source import Source, file_hashes, open_source
 from llmx.lower.weights import Written, write_program
 from llmx.model.kv_cache import cache_bytes
 from llmx.model.params import DecoderParams
@@ -99,6 +100,10 @@ def run(
         hashes = background.submit(file_hashes, source)
         with stages.stage("tokenizer"):
             tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
+            words = _check_tokenizer(tokenizer, job, source, plugins)
+            for each in words:
+                if each.passed is False:
+                    stages.note(f"{each.name} fails: {each.figure:.0f} {each.detail}")
         path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
         methods = constant_methods(job, source.params, tokens)
         said = len(stages.notes)
@@ -122,7 +127,7 @@ def run(
                 path,
             )
             with stages.stage("check"):
-                checks = _check(path, tokenizer, written, job, plugins, stages)
+                checks = _check(path, written, job, plugins, stages)
             facts = {
                 "weights": describe_weights(written.records),
                 "delegation": written.delegation,
@@ -136,6 +141,8 @@ def run(
             reused, predicted = "program", None
             for note in facts["notes"]:
                 stages.note(note)
+        checked = [*facts["checks"], *(each.to_dict() for each in words)]
+        passed = all(each["passed"] for each in checked)
         files = describe_files(scratch)
         manifest = {
             "family": job.base.model_class,
@@ -152,8 +159,8 @@ def run(
             "sampling": describe_sampling(source.checkpoint),
             "weights": facts["weights"],
             "delegation": facts["delegation"],
-            "checks": facts["checks"],
-            "verification": None,
+            "checks": checked,
+            "verification": None if passed else {"passed": False, "checks": checked},
             "reused": reused,
             "predicted_peak_bytes": predicted,
             "stages": describe_stages(stages.records),
@@ -167,7 +174,6 @@ def run(
 
 def _check(
     program: Path,
-    tokenizer: Path | None,
     written: Written,
     job: ExportJob,
     plugins: Plugins,
@@ -197,11 +203,21 @@ def _check(
     _require(checks)
     further = check_quickly(program, bound=bound)
     _require(further)
-    words = [] if tokenizer is None else [check_tokenizer(load_tokenizer(tokenizer), tokenizer)]
-    for each in words:
-        if each.passed is False:
-            stages.note(f"{each.name} fails: {each.figure:.0f} {each.detail}")
-    return [*checks, *further, *words]
+    return [*checks, *further]
+
+
+def _check_tokenizer(
+    written: Path | None, job: ExportJob, source: Source, plugins: Plugins
+) -> list[Finding]:
+    """Compare the runtime's tokenizer with the one that was published, before the long work."""
+    if written is None:
+        return []
+    runtime = load_tokenizer(written)
+    with TemporaryDirectory(prefix="llmx-") as folder:
+        published = published_tokenizer(source.checkpoint, job.base, plugins.family, Path(folder))
+        assert published is not None
+        found = check_tokenizer(runtime, published)
+    return [] if found.passed is None else [found]
 
 
 def _require(checks: Sequence[Finding]) -> None:

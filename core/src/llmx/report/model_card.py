@@ -112,9 +112,11 @@ def _checks(manifest: Mapping[str, Any]) -> Iterator[str]:
     if verification is not None and not verification["passed"]:
         yield "**This model failed its verification.**"
         yield ""
-    elif not checks:
-        yield "Not run: the machine that made it cannot execute it."
+    # Numbers of differing tokens have a bound of 0.
+    if not any(each["bound"] for each in checks):
+        yield "The program was not run: the machine that made it cannot execute it."
         yield ""
+    if not checks:
         return
     yield "| check | outcome | figure | at most |"
     yield "|---|---|---|---|"

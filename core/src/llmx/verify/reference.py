@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,24 @@ from llmx.errors import CheckpointError
 from llmx.lower.build import draw, fill
 from llmx.lower.context import resolve_lengths
 from llmx.lower.source import Source, open_source
+from llmx.model.cache_layout import SinksAndWindow, SlidingWindow
+from llmx.model.kv_cache import AttentionCore
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
 from llmx.quantize.rounding import largest_value
 from llmx.quiet import native_stderr_captured
 
+CALL = 256
+"""Most tokens that the model is given at once."""
+
 
 class Reference:
-    """An eager model of the same weights, without quantization and without a backend."""
+    """An eager model of the same weights, without quantization and without a backend.
+
+    Attributes:
+        window: tokens that the layers see which see fewer than all, at most; ``None`` without
+            such layers.
+    """
 
     def __init__(self, job: ExportJob, stages: Stages) -> None:
         """Open the checkpoint that ``job`` names and load all of it.
@@ -42,16 +52,34 @@ class Reference:
             for _ in fill(blueprint, stages, largest_value):
                 pass
         self._model: nn.Module = blueprint.model
+        self.window = _widest_window(self._model)
 
     @torch.no_grad()
-    def logits(self, tokens: Sequence[int]) -> Tensor:
-        """Logits [S, vocab] behind each token of a text."""
-        inputs = torch.tensor([list(tokens)])
+    def logits(self, tokens: Sequence[int], *, start: int = 0, since: int = 0) -> Tensor:
+        """Logits [S, vocab] behind each token from the one with index ``since`` on.
+
+        Args:
+            start: position of the first token; what the caches hold stands before it.
+        """
+        if not self._cached:
+            return self._call(torch.tensor([list(tokens)]))[since:]
+        kept = []
+        for at in range(0, len(tokens), CALL):
+            piece = list(tokens[at : at + CALL])
+            logits = self._call(torch.tensor([piece]), torch.tensor([start + at]))
+            kept.append(logits[max(0, since - at) :].clone())
+        return torch.cat(kept)
+
+    def forget(self) -> None:
+        """Empty the caches."""
+        for core in _cores(self._model):
+            for cache in core.buffers(recurse=False):
+                cache.zero_()
+
+    def _call(self, *inputs: Tensor) -> Tensor:
         # The custom operators' eager versions log every call.
         with native_stderr_captured():
-            output: Tensor = (
-                self._model(inputs, torch.tensor([0])) if self._cached else self._model(inputs)
-            )
+            output: Tensor = self._model(*inputs)
         return output.float()[0]
 
     def token_ids(self) -> TokenIds:
@@ -111,11 +139,27 @@ def job_for(checkpoint: str, family: str | None, metadata: Mapping[str, Any]) ->
         raise
 
 
+def _cores(model: nn.Module) -> Iterator[AttentionCore]:
+    return (each for each in model.modules() if isinstance(each, AttentionCore))
+
+
+def _widest_window(model: nn.Module) -> int | None:
+    layouts = [each.layout for each in _cores(model)]
+    sliding = [each.window for each in layouts if isinstance(each, SlidingWindow)]
+    sinking = [each.sinks + each.window for each in layouts if isinstance(each, SinksAndWindow)]
+    return max([*sliding, *sinking], default=None)
+
+
 def _plain(job: ExportJob) -> ExportJob:
     """The same model in fp32, without what is only about the program."""
+    context = job.export.max_context_length
+    lengths = attrs.evolve(
+        job.export, max_seq_length=CALL if context is None else min(CALL, context)
+    )
     model = attrs.evolve(
         job.model,
         dtype_override="fp32",
+        enable_dynamic_shape=True,
         use_shared_embedding=False,
         use_sdpa_with_kv_cache=False,
         quantize_kv_cache=False,
@@ -123,6 +167,7 @@ def _plain(job: ExportJob) -> ExportJob:
     return attrs.evolve(
         job,
         model=model,
+        export=lengths,
         quantization=QuantizationOptions(),
         backend=SelectedBackend(),
         debug=DebugOptions(generate_full_logits=True),

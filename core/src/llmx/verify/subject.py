@@ -54,10 +54,12 @@ class Subject:
         return {} if self.artifact is None else self.artifact.manifest
 
     @property
-    def quantized(self) -> bool | None:
-        """``None`` if nobody says."""
-        weights = self.manifest.get("weights")
-        return None if weights is None else bool(weights["quantized_layers"])
+    def exact(self) -> bool:
+        """Whether neither weights nor caches are rounded to integers, as far as anybody says."""
+        if self.artifact is None:
+            return False
+        cache = self.manifest["config"]["model"]["quantize_kv_cache"]
+        return not cache and not self.manifest["weights"]["quantized_layers"]
 
     @property
     def bound(self) -> float:
