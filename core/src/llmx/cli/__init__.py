@@ -30,9 +30,10 @@ COMMANDS = {
     "profile": "Show where an exported model spends its time, layer by layer.",
     "inspect": "Show what is in a .pte file.",
     "models": "List the installed families, or the sizes of one.",
-    "backends": "List the installed backends, or the options of one.",
+    "backends": "List backends, installed and not, or the options of one.",
     "recipes": "List the recipes that a job can start from.",
     "cache": "Show or clear what earlier exports left for later ones.",
+    "doctor": "Check versions, memory, disk, the hub and the backends.",
     "plugins": "List what is installed and which hooks it implements.",
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import click
 
+from llmx.available import absent_backends
 from llmx.cli.models import listing
 from llmx.config.backends import backend_keys
 from llmx.config.keys import Key
@@ -19,19 +20,30 @@ from llmx.quiet import hushed, native_stderr_captured
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str | None, as_json: bool) -> None:
-    """List the installed backends, or the options and recipes of NAME."""
+    """List backends, installed and not, or the options and recipes of NAME."""
     if name is None:
         listing(
             installed(BACKENDS),
             as_json,
             "no backend is installed; they are packages usually called llmx-backend-NAME",
         )
+        if not as_json:
+            _show_absent()
         return
     details = _details(name)
     if as_json:
         click.echo(json.dumps(details, indent=2))
     else:
         _show(details)
+
+
+def _show_absent() -> None:
+    missing = absent_backends()
+    if missing:
+        click.echo("\nnot installed:")
+    width = max(map(len, missing), default=0)
+    for name, command_line in missing.items():
+        click.echo(f"{name:<{width}}   {command_line}")
 
 
 def _details(name: str) -> dict[str, Any]:
