@@ -22,6 +22,7 @@ from llmx.config.metadata import parse_metadata
 from llmx.errors import ConfigError, PluginError
 
 OURS = {
+    "debug.report",
     "base.size",
     "base.revision",
     "base.random_weights",
@@ -76,7 +77,7 @@ def test_every_option_is_documented():
     [
         ("model", ModelOptions(static_quantize_kv_cache=True), "static_quantize_kv_cache"),
         ("base", BaseOptions(model_class="any", use_lora=8), "use_lora"),
-        ("export", ExportOptions(export_only=True), "export_only"),
+        ("export", ExportOptions(lora_weights_file="x"), "lora_weights_file"),
         ("multimethod", MultimethodOptions(methods=[{}]), "methods"),
     ],
 )

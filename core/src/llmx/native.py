@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from llmx.errors import LlmxError
+from llmx.errors import ConfigError, LlmxError
 
 CUSTOM_OPERATORS = ("extension/llm/custom_ops", "*custom_ops_aot_lib.*")
 QUANTIZED_OPERATORS = ("kernels/quantized", "*quantized_ops_aot_lib.*")
@@ -45,6 +45,27 @@ def register_operators() -> None:
                 remedy="reinstall it: pip install --force-reinstall executorch",
             )
         torch.ops.load_library(libraries[0])  # type: ignore[no-untyped-call]
+
+
+def load_operators(path: Path) -> None:
+    """Load a library that registers operators with PyTorch.
+
+    Raises:
+        ConfigError: there is none, or it cannot be loaded into this process.
+    """
+    import torch
+
+    bindings()
+    if not path.is_file():
+        raise ConfigError(f"export.so_library: no such file: {path}")
+    try:
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"export.so_library: {path} cannot be loaded: {reason}",
+            remedy="it must be built against this version of torch, for this machine",
+        ) from error
 
 
 def has_backend(name: str) -> bool:

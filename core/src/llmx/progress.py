@@ -48,9 +48,11 @@ class Silent:
 
 @frozen
 class StageRecord:
-    """Wall time in seconds, and the process's peak resident memory in bytes when it ended."""
+    """When it began (seconds of ``time.perf_counter``), how long it took, and the process's peak
+    resident memory in bytes when it ended."""
 
     name: str
+    begun: float
     seconds: float
     peak_bytes: int
 
@@ -76,7 +78,7 @@ class Stages:
         try:
             yield
         finally:
-            record = StageRecord(name, time.perf_counter() - start, peak_memory_bytes())
+            record = StageRecord(name, start, time.perf_counter() - start, peak_memory_bytes())
             self.records.append(record)
             self.display.stage_ended(record)
 

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SLOW = 120_000  # milliseconds, on a busy machine
+from playwright.sync_api import Page, expect
+from tests.browser import opened_page
 
 
 @pytest.fixture(scope="module")
 def browser_page() -> Iterator[Page]:
-    """A page of a browser without a window; what goes wrong on it fails the test."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("no Chromium found")
-    expect.set_options(timeout=SLOW)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox"], timeout=SLOW
-        )
-        page = browser.new_page()
-        page.set_default_timeout(SLOW)
+    with opened_page() as page:
         yield page
-        browser.close()
 
 
 def test_a_chat(browser_page: Page, paris: str) -> None:

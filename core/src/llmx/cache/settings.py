@@ -10,6 +10,8 @@ from llmx.checkpoint.files import file_hash
 from llmx.config import ExportJob
 
 OUTPUT = ("output_dir", "output_name")
+SHOWN = ("verbose", "profile_path", "report")
+"""Keys of ``debug`` that change no program."""
 SOURCE = (
     "checkpoint",
     "revision",
@@ -32,7 +34,8 @@ def decisive_settings(job: ExportJob) -> dict[str, Any]:
         settings["export"].pop(key)
     for key in SOURCE:
         settings["base"].pop(key)
-    settings["debug"].pop("verbose")
+    for key in SHOWN:
+        settings["debug"].pop(key)
     settings.pop("recipe")
     return {name: _with_contents(value) for name, value in settings.items()}
 

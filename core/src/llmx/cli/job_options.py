@@ -49,6 +49,7 @@ _SWITCHES = (
     ("--random-weights", "base.random_weights", "Export untrained weights."),
     ("--shared-embedding", "model.use_shared_embedding", "One table for embedding and head."),
     ("--verbose", "debug.verbose", "Show every weight, and which operators were delegated."),
+    ("--report", "debug.report", "Write report.html, a page about the export."),
 )
 _DENIALS = (
     ("--no-replicate", "export.replicate_layers", "Lower every layer by itself; takes minutes."),

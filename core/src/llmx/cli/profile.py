@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmx.artifact import Artifact
+from llmx.lower.side_files import RECORD_NAME
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from llmx.report.profile import Profile, Row
 
-RECORD = "etrecord.bin"
 NO_RECORD = (
     "without an ETRecord, layers and lines of the model are unknown: "
     "export with debug.generate_etrecord=true"
@@ -76,7 +76,7 @@ def command(
 
 
 def _beside(program: Path) -> Path | None:
-    record = program.parent / RECORD
+    record = program.parent / RECORD_NAME
     return record if record.is_file() else None
 
 

@@ -16,7 +16,9 @@ from rich.table import Table
 from llmx.artifact import Artifact
 from llmx.cli.console import stdout
 from llmx.cli.delegation_table import operator_table, outside_table
+from llmx.cli.memory_table import peak_table
 from llmx.cli.weights_table import weights_table
+from llmx.report.page import PAGE_NAME
 
 MEGA = 1e6
 FAILED = 1
@@ -38,7 +40,8 @@ def report_export(artifact: Artifact, *, as_json: bool, verbose: bool) -> int:
 def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> None:
     """Print size, quantization, delegation, context and checks of a fresh artifact.
 
-    ``verbose`` adds the tables of weights, of operators, and of what was left outside and why.
+    ``verbose`` adds the tables of weights, of operators, of what was left outside and why, and of
+    the peak of the memory plan.
     """
     manifest = artifact.manifest
     grid = Table.grid(padding=(0, 2))
@@ -50,10 +53,13 @@ def print_summary(console: Console, artifact: Artifact, *, verbose: bool) -> Non
     if verbose:
         console.print()
         console.print(weights_table(manifest["weights"]["modules"]))
+    if verbose and manifest["delegation"] is not None:
         console.print()
         console.print(operator_table(manifest["delegation"]))
         console.print()
         console.print(outside_table(manifest["delegation"]["outside"]))
+        console.print()
+        console.print(peak_table(manifest["memory"]))
 
 
 def _rows(artifact: Artifact) -> Iterator[tuple[str, str]]:
@@ -67,14 +73,22 @@ def _rows(artifact: Artifact) -> Iterator[tuple[str, str]]:
     )
     for line in _schemes(weights["modules"]):
         yield "", line
-    yield "delegation", _delegation(manifest["delegation"])
+    lowered = manifest["delegation"] is not None
+    if lowered:
+        yield "delegation", _delegation(manifest["delegation"])
+        yield "memory", _memory(manifest["memory"])
     yield "context", _context(manifest)
-    yield "check", _checks(manifest["checks"])
+    if lowered:
+        yield "check", _checks(manifest["checks"])
     yield "time", _stages(manifest["stages"])
     if manifest["reused"] is not None:
         yield "from cache", REUSED[manifest["reused"]]
+    if manifest["config"]["debug"]["report"]:
+        yield "report", str(artifact.folder / PAGE_NAME)
     tokenizer = artifact.tokenizer
-    if tokenizer is None:
+    if not lowered:
+        yield "next", f"torch.export.load({str(artifact.program)!r})"
+    elif tokenizer is None:
         yield "tokenizer", "none found; add one with --tokenizer FILE to run the model"
     else:
         yield (
@@ -101,6 +115,16 @@ def _delegation(delegation: Mapping[str, Any]) -> str:
         f"{delegation['delegated_nodes']} nodes in {delegation['subgraphs']} subgraphs, "
         f"{delegation['other_nodes']} nodes left to portable kernels"
     )
+
+
+def _memory(memory: Mapping[str, Any]) -> str:
+    words = f"{memory['planned_bytes'] / MEGA:.1f} MB planned for the longest input"
+    largest = next((each for each in memory["peak_tensors"] if each["operator"] != "state"), None)
+    if largest is None:
+        return words
+    where = largest["module"] or largest["name"]
+    state = f"{memory['state_bytes'] / MEGA:.1f} MB of it state"
+    return f"{words}, {state}; the largest at the peak is of {where}"
 
 
 def _context(manifest: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ def check_job(job: ExportJob) -> None:
     _check_shared_embedding(job)
     check_context(job.model, job.export)
     _check_lengths(job.export)
+    _check_export_only(job)
     _check_quantization(job.quantization)
 
 
@@ -109,6 +110,17 @@ def _check_lengths(export: ExportOptions) -> None:
             f"export.max_context_length {context} is shorter than export.max_seq_length {sequence}",
             remedy="raise the first or lower the second",
         )
+
+
+def _check_export_only(job: ExportJob) -> None:
+    if not job.export.export_only:
+        return
+    for name in ("generate_etrecord", "profile_memory"):
+        if getattr(job.debug, name):
+            raise ConfigError(
+                f"debug.{name} tells about a program, and export.export_only makes none",
+                remedy="leave one of them out",
+            )
 
 
 def _check_quantization(quantization: QuantizationOptions) -> None:

@@ -124,10 +124,10 @@ class ExportOptions:
         True, "Lower equal layers once and repeat them; false lowers each by itself."
     )
     so_library: str | None = option(
-        None, "Library with quantized operators.", unsupported="leave it out; they are built in"
+        None, "Library of operators to load; those for quantized models are built in."
     )
     export_only: bool = option(
-        False, "Stop after torch.export.", unsupported="leave it out; a program is written"
+        False, "Stop after torch.export and write model.pt2 instead of a program."
     )
     foundation_weights_file: str | None = option(
         None, "Separate file for the model's weights.", unsupported="weights stay in the program"
@@ -211,11 +211,12 @@ class DebugOptions:
     generate_full_logits: bool = option(False, "Logits of every token, not of the last only.")
     verbose: bool = option(False, "Show every weight, and which operators were delegated.")
     profile_memory: bool = option(
-        False, "Trace of activation memory.", unsupported="stage peaks are reported anyway"
+        False, "Write memory_profile.json: when which tensor is in memory, as a Chrome trace."
     )
     profile_path: str | None = option(
-        None, "HTML profile of the export.", unsupported="stage times are reported anyway"
+        None, "HTML file with a flame graph of the export; needs llmx-core[profile]."
     )
+    report: bool = option(False, "Write report.html, a page about the export, to the artifact.")
     generate_etrecord: bool = option(
         False, "Write etrecord.bin, which links the program to the model's source."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmx.progress import Progress, Silent, Stages
@@ -39,4 +40,7 @@ def export(
             from llmx.cache import default_store
             from llmx.lower.forecast import require_memory
             from llmx.lower.pipeline import run
-        return run(job, stages, store or default_store(), memory or require_memory)
+            from llmx.report.flame import profiled
+        path = job.debug.profile_path
+        with profiled(None if path is None else Path(path), stages):
+            return run(job, stages, store or default_store(), memory or require_memory)

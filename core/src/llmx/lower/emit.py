@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 from torch import nn
 
 from llmx.config import ExportJob
 from llmx.errors import LoweringError
 from llmx.hookspecs import BackendSpec
 from llmx.lower.layers import lower_layers
-from llmx.lower.program import finish
-from llmx.lower.record import RECORD_NAME
+from llmx.lower.program import finish_with_plan
 from llmx.lower.shared_data import store_once
+from llmx.lower.side_files import write_side_files
 from llmx.progress import Stages
 from llmx.report.delegation import Delegation, count_delegation
+from llmx.report.manifest import describe_lifetimes, describe_memory
 
 
 def lower_to_file(
@@ -27,10 +29,11 @@ def lower_to_file(
     shared: Mapping[str, str],
     stages: Stages,
     path: Path,
-) -> Delegation:
+) -> dict[str, Any]:
     """Lower the filled model and write the program to ``path``, and what is asked for beside it.
 
-    ``shared`` names tables that two modules have; they are stored once.
+    ``shared`` names tables that two modules have; they are stored once. What is known about the
+    program is returned: ``delegation`` and ``memory`` as in ``llmx.json``, and ``lifetimes``.
 
     Raises:
         LoweringError: the model cannot be lowered, or the backend took no part of it.
@@ -40,14 +43,16 @@ def lower_to_file(
     if backend.partitioners(job=job):
         _require_delegation(delegation, job)
     with stages.stage("emit program"), path.open("wb") as file:
-        program = finish(edge, backend.program_config(job=job))
+        program, memory = finish_with_plan(edge, backend.program_config(job=job))
         program.write_to_file(file)
-    if job.debug.generate_etrecord:
-        with stages.stage("write ETRecord"):
-            program.get_etrecord().save(path.parent / RECORD_NAME)
+    write_side_files(job, program, memory, stages, path.parent)
     if shared:
         store_once(path)
-    return delegation
+    return {
+        "delegation": attrs.asdict(delegation),
+        "memory": describe_memory(memory),
+        "lifetimes": describe_lifetimes(memory),
+    }
 
 
 def _require_delegation(delegation: Delegation, job: ExportJob) -> None:

@@ -12,7 +12,7 @@ from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch.export import ExportedProgram
 from torch.fx import Graph
 
-from llmx.lower.labels import HANDLE_OFFSET, with_handles
+from llmx.lower.labels import graph_of
 
 
 @frozen
@@ -39,9 +39,7 @@ def outputs_known(program: ExportedProgram) -> Iterator[None]:
         if node.target is executorch_call_delegate:
             name = node.args[0].target
             originals[name] = getattr(root, name)
-            graph = with_handles(
-                originals[name].original_module.graph, node.meta.get(HANDLE_OFFSET, 0)
-            )
+            graph = graph_of(originals[name], node)
             setattr(root, name, _with_outputs(originals[name], graph, list(node.meta["val"])))
     try:
         yield

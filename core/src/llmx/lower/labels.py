@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch.fx import Graph, Node
 
 HANDLE, MODULES = "debug_handle", "nn_module_stack"
-HANDLE_OFFSET = "llmx_handle_offset"
-"""By how much handles inside of a delegate are higher than in the graph that it was made from."""
+OFFSETS = "llmx_offsets"
+"""How many layers and handles a delegate is further on than the graph that it was made from."""
 LAYER = re.compile(r"\blayers\.(\d+)\b")
 
 
@@ -17,7 +18,8 @@ def relabel(node: Node, layers: int, handles: int) -> None:
     """Make of a node's labels those of the node that is so many layers and handles further on."""
     if HANDLE in node.meta:
         node.meta[HANDLE] += handles
-    node.meta[HANDLE_OFFSET] = node.meta.get(HANDLE_OFFSET, 0) + handles
+    before = node.meta.get(OFFSETS, (0, 0))
+    node.meta[OFFSETS] = (before[0] + layers, before[1] + handles)
     stack = node.meta.get(MODULES)
     if stack:
         node.meta[MODULES] = {
@@ -26,15 +28,16 @@ def relabel(node: Node, layers: int, handles: int) -> None:
         }
 
 
-def with_handles(graph: Graph, offset: int) -> Graph:
-    """A copy of a delegate's graph whose debug handles are higher by ``offset``."""
-    if not offset:
+def graph_of(delegate: LoweredBackendModule, call: Node) -> Graph:
+    """The graph that a delegate was made from, with the labels that belong to this call."""
+    graph: Graph = delegate.original_module.graph
+    layers, handles = call.meta.get(OFFSETS, (0, 0))
+    if not layers and not handles:
         return graph
     copied, made = Graph(), dict[Node, Node]()
     for node in graph.nodes:
         made[node] = copied.node_copy(node, made.__getitem__)
-        if HANDLE in node.meta:
-            made[node].meta[HANDLE] += offset
+        relabel(made[node], layers, handles)
     return copied
 
 

@@ -33,6 +33,7 @@ from llmx.lower.source import Source, file_hashes, open_source
 from llmx.lower.weights import Written, write_program
 from llmx.model.kv_cache import cache_bytes
 from llmx.model.params import DecoderParams
+from llmx.native import load_operators
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
 from llmx.report.manifest import (
@@ -44,6 +45,7 @@ from llmx.report.manifest import (
     describe_weights,
     versions,
 )
+from llmx.report.page import write_page
 from llmx.run.parity import check_parity, parity_bound
 from llmx.run.tokenizer import load_tokenizer
 from llmx.verify.finding import Finding
@@ -51,6 +53,7 @@ from llmx.verify.quick import check_quickly
 from llmx.verify.tokens import check_tokenizer
 
 DEFAULT_PROGRAM_NAME = "model.pte"
+DEFAULT_GRAPH_NAME = "model.pt2"
 
 
 def output_folder(job: ExportJob) -> Path:
@@ -79,6 +82,8 @@ def run(
     check_quantizer(job, backend)
     folder = output_folder(job)
     check_output(folder)
+    if job.export.so_library is not None:
+        load_operators(Path(job.export.so_library))
     if wants_side_files(job):
         store = NoStore()  # it has programs, not what is told while they are made
 
@@ -104,7 +109,7 @@ def run(
             for each in words:
                 if each.passed is False:
                     stages.note(f"{each.name} fails: {each.figure:.0f} {each.detail}")
-        path = scratch / (job.export.output_name or DEFAULT_PROGRAM_NAME)
+        path = scratch / _program_name(job)
         methods = constant_methods(job, source.params, tokens)
         said = len(stages.notes)
         with stages.stage("look for the same export"):
@@ -130,7 +135,9 @@ def run(
                 checks = _check(path, written, job, plugins, stages)
             facts = {
                 "weights": describe_weights(written.records),
-                "delegation": written.delegation,
+                "delegation": written.facts["delegation"],
+                "memory": written.facts["memory"],
+                "lifetimes": written.facts["lifetimes"],
                 "checks": [each.to_dict() for each in checks],
                 "notes": stages.notes[said:],
             }
@@ -159,6 +166,7 @@ def run(
             "sampling": describe_sampling(source.checkpoint),
             "weights": facts["weights"],
             "delegation": facts["delegation"],
+            "memory": facts["memory"],
             "checks": checked,
             "verification": None if passed else {"passed": False, "checks": checked},
             "reused": reused,
@@ -168,8 +176,15 @@ def run(
         }
         write_manifest(scratch, manifest)
         write_card(scratch, manifest)
+        if job.debug.report:
+            write_page(scratch, manifest, facts["lifetimes"])
     store.trim()
     return Artifact.open(folder)
+
+
+def _program_name(job: ExportJob) -> str:
+    usual = DEFAULT_GRAPH_NAME if job.export.export_only else DEFAULT_PROGRAM_NAME
+    return job.export.output_name or usual
 
 
 def _check(
@@ -180,6 +195,8 @@ def _check(
     stages: Stages,
 ) -> list[Finding]:
     """Compare the program with the eager model and itself, where this machine can run it."""
+    if job.export.export_only:
+        return []
     reason = plugins.backend.runtime()
     if reason is not None:
         stages.note(f"not checked against the eager model: {reason}")

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 
 from llmx.errors import LlmxError, LoweringError
 from llmx.lower.known_outputs import outputs_known
+from llmx.report.memory_plan import MemoryPlan, read_memory_plan
 
 # The custom attention operators are outside the core ATen set that would be checked for.
 COMPILE_CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
@@ -70,9 +71,18 @@ def default_program_config() -> ExecutorchBackendConfig:
 
 def finish(edge: EdgeProgramManager, config: ExecutorchBackendConfig) -> ExecutorchProgramManager:
     """Plan memory and emit the program."""
+    return finish_with_plan(edge, config)[0]
+
+
+def finish_with_plan(
+    edge: EdgeProgramManager, config: ExecutorchBackendConfig
+) -> tuple[ExecutorchProgramManager, MemoryPlan]:
+    """Plan memory, emit the program, and tell the plan."""
     try:
         with outputs_known(edge.exported_program()):
-            return edge.to_executorch(config)
+            program = edge.to_executorch(config)
+            # The finished program shares modules with the edge program, which loses these outputs.
+            return program, read_memory_plan(program)
     except Exception as error:
         raise LoweringError(
             f"the program could not be emitted: {type(error).__name__}: {_first_line(error)}",

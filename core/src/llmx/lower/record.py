@@ -12,8 +12,6 @@ from executorch.devtools.etrecord import ETRecord
 from executorch.exir import EdgeProgramManager
 from torch.export import ExportedProgram
 
-RECORD_NAME = "etrecord.bin"
-
 
 def carry_record(
     template: EdgeProgramManager,

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 from attrs import frozen
 from torch import nn
 
@@ -16,6 +15,7 @@ from llmx.cache.keys import skeleton_key, toolchain
 from llmx.config import ExportJob
 from llmx.lower.build import Blueprint, fill
 from llmx.lower.calibrate import calibration_of
+from llmx.lower.captured import write_captured
 from llmx.lower.forecast import GIGA, MemoryRule, forecast
 from llmx.lower.pt2e import with_graph_quantized
 from llmx.model.params import DecoderParams
@@ -30,20 +30,22 @@ from llmx.skeleton.pieces import DelegateData
 from llmx.skeleton.skeleton import Filling, NoSkeletonError, OtherStructureError, Skeleton
 
 SKELETONS = "skeletons"
+NOT_LOWERED: Mapping[str, Any] = {"delegation": None, "memory": None, "lifetimes": []}
 
 
 @frozen
 class Written:
     """What is known about a program that was written.
 
-    ``blueprint`` has the model that the program computes; ``delegation`` is as in ``llmx.json``;
+    ``blueprint`` has the model that the program computes; ``facts`` are ``delegation`` and
+    ``memory`` as in ``llmx.json``, and the ``lifetimes`` of the memory plan's tensors;
     ``from_skeleton`` tells that it was not lowered anew; ``predicted_peak`` is the memory in bytes
     that was expected before the work.
     """
 
     blueprint: Blueprint
     records: list[WeightRecord]
-    delegation: Mapping[str, Any]
+    facts: Mapping[str, Any]
     from_skeleton: bool
     predicted_peak: int
 
@@ -90,19 +92,20 @@ def write_program(
         if skeleton is not None:
             for note in skeleton.facts["notes"]:
                 stages.note(note)
-            return Written(blueprint, records, skeleton.facts["delegation"], True, expected.peak)
+            return Written(blueprint, records, skeleton.facts, True, expected.peak)
+    if job.export.export_only:
+        write_captured(lowered, job, stages, path)
+        return Written(blueprint, records, NOT_LOWERED, False, expected.peak)
     said = len(stages.notes)
     with stages.stage("prepare lowering"):
         from llmx.lower.emit import lower_to_file
-    delegation = attrs.asdict(
-        lower_to_file(
-            lowered, job, plugins.backend, constant_methods, blueprint.shared, stages, path
-        )
+    facts = lower_to_file(
+        lowered, job, plugins.backend, constant_methods, blueprint.shared, stages, path
     )
     if job.quantization.pt2e_quantize is not None:
         # Its integers come of graph and texts, not of one weight after the other.
-        return Written(blueprint, records, delegation, False, expected.peak)
-    facts = {"delegation": delegation, "notes": stages.notes[said:]}
+        return Written(blueprint, records, facts, False, expected.peak)
+    facts = {**facts, "notes": stages.notes[said:]}
     store.forget(SKELETONS, key)
     try:
         with stages.stage("keep for other weights"), store.keep(SKELETONS, key) as folder:
@@ -110,7 +113,7 @@ def write_program(
                 write_skeleton(path, modules, _delegate_data(plugins), facts, folder)
     except NoSkeletonError as reason:
         stages.note(f"other weights will have to be lowered again: {reason.message}")
-    return Written(blueprint, records, delegation, False, expected.peak)
+    return Written(blueprint, records, facts, False, expected.peak)
 
 
 def weight_modules(model: nn.Module, accounted: Collection[str]) -> list[tuple[str, nn.Module]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -15,7 +15,12 @@ from llmx.plugins import Plugins
 from llmx.progress import StageRecord
 from llmx.quantize.account import WeightRecord, summarize
 
+if TYPE_CHECKING:
+    from llmx.report.memory_plan import MemoryPlan
+
 SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
+PLACE = {"first", "last", "buffer", "offset"}
+MOST_TENSORS = 200
 STACK = ("torch", "torchao", "executorch", "pytorch_tokenizers")
 
 
@@ -83,6 +88,28 @@ def describe_weights(records: Sequence[WeightRecord]) -> dict[str, Any]:
         "bits_per_weight": round(summary.bits_per_weight, 3),
         "modules": [attrs.asdict(each) for each in records],
     }
+
+
+def describe_memory(plan: MemoryPlan) -> dict[str, Any]:
+    """What the plan reserves, and what is needed when most is, the largest first."""
+    step, tensors = plan.peak()
+    return {
+        "planned_bytes": plan.planned_bytes,
+        "state_bytes": sum(each.bytes for each in plan.tensors if each.operator == "state"),
+        "peak_bytes": sum(each.bytes for each in tensors),
+        "peak_step": step,
+        "steps": plan.steps,
+        "peak_tensors": [
+            attrs.asdict(each, filter=lambda field, _: field.name not in PLACE)
+            for each in tensors[:MOST_TENSORS]
+        ],
+        "other_tensors": len(tensors[MOST_TENSORS:]),
+    }
+
+
+def describe_lifetimes(plan: MemoryPlan) -> list[dict[str, Any]]:
+    """Every tensor of the plan, with when it lives and where."""
+    return [attrs.asdict(each) for each in plan.tensors]
 
 
 def describe_stages(records: Sequence[StageRecord]) -> list[dict[str, Any]]:

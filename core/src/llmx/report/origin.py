@@ -39,7 +39,7 @@ def source_in(trace: str | None) -> Source | None:
         return None
     last = frames[-1]
     code = last["code"].partition("  #")[0].strip()
-    return Source(_in_package(last["file"]), int(last["line"]), last["function"], code)
+    return Source(in_package(last["file"]), int(last["line"]), last["function"], code)
 
 
 def module_of(node: Node) -> str:
@@ -64,7 +64,7 @@ def _is_torch(file: str) -> bool:
     return Path(file).is_relative_to(TORCH)
 
 
-def _in_package(file: str) -> str:
+def in_package(file: str) -> str:
     """The path as its importer sees it: the same on every machine."""
     path = Path(file)
     roots = [root for root in _roots() if path.is_relative_to(root)]
