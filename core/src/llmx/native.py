@@ -47,15 +47,18 @@ def register_operators() -> None:
         torch.ops.load_library(libraries[0])  # type: ignore[no-untyped-call]
 
 
-def load_operators(path: Path) -> None:
-    """Load a library that registers operators with PyTorch.
+def load_operators(library: str | None) -> None:
+    """Load a library that registers operators with PyTorch, if one is named.
 
     Raises:
         ConfigError: there is none, or it cannot be loaded into this process.
     """
     import torch
 
+    if library is None:
+        return
     bindings()
+    path = Path(library)
     if not path.is_file():
         raise ConfigError(f"export.so_library: no such file: {path}")
     try:

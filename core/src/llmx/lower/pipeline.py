@@ -15,7 +15,7 @@ from llmx.artifact import (
     write_card,
     write_manifest,
 )
-from llmx.cache import NoStore, Store
+from llmx.cache import Store
 from llmx.cache.keys import program_key
 from llmx.cache.programs import copy_program, keep_program
 from llmx.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ from llmx.lower.forecast import MemoryRule
 from llmx.lower.methods import constant_methods
 from llmx.lower.mixed import with_bits_spent
 from llmx.lower.pt2e import check_quantizer
-from llmx.lower.side_files import wants_side_files
+from llmx.lower.side_files import store_for
 from llmx.lower.source import Source, file_hashes, open_source
 from llmx.lower.weights import Written, write_program
 from llmx.model.kv_cache import cache_bytes
@@ -82,10 +82,8 @@ def run(
     check_quantizer(job, backend)
     folder = output_folder(job)
     check_output(folder)
-    if job.export.so_library is not None:
-        load_operators(Path(job.export.so_library))
-    if wants_side_files(job):
-        store = NoStore()  # it has programs, not what is told while they are made
+    load_operators(job.export.so_library)
+    store = store_for(job, store)
 
     with stages.stage("open checkpoint"):
         source = open_source(job.base, family, stages.display)

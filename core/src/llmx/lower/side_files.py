@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmx.cache import NoStore, Store
 from llmx.config import ExportJob
 from llmx.progress import Stages
 
@@ -17,10 +18,11 @@ RECORD_NAME = "etrecord.bin"
 TRACE_NAME = "memory_profile.json"
 
 
-def wants_side_files(job: ExportJob) -> bool:
-    """Whether the job asks for files that no cached program can give."""
+def store_for(job: ExportJob, store: Store) -> Store:
+    """``store``, or one that keeps nothing if the job asks for what no kept program can give."""
     debug = job.debug
-    return debug.generate_etrecord or debug.profile_memory or job.export.export_only
+    asked = debug.generate_etrecord or debug.profile_memory or job.export.export_only
+    return NoStore() if asked else store
 
 
 def write_side_files(
