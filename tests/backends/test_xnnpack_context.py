@@ -112,6 +112,18 @@ def test_a_later_turn_says_what_a_fresh_program_says(artifact: Any) -> None:
         text += [*run.tokens, *range(10, 20)]
 
 
+def test_an_edited_text_says_what_a_fresh_program_says(artifact: Any) -> None:
+    """Rings and sinks have lost what an earlier token saw, so small caches begin anew."""
+    info = read_program(artifact.program)
+    talking = TokenGenerator(info)
+    text = next(calls([40]))[0][0].tolist()
+    _continue(talking, text)
+    edited = [*text[:20], 3, 4, 5]
+    run = _continue(talking, edited)
+    assert run.tokens == _continue(TokenGenerator(info), edited).tokens
+    assert run.prefilled == len(edited)
+
+
 def _continue(model: TokenGenerator, text: list[int]) -> Run:
     return model.generate(
         text,

@@ -137,7 +137,7 @@ XNNPACK_LIKE = ImportRules(group_multiple=32, int8_groups=False, offset_bits=0.5
         (integers(bits=8), "8-bit codes in groups of 32"),
         (integers(bits=6, group=16), "6-bit codes in groups of 16"),
         (integers(group=16), "groups of 16; kernels take multiples of 32"),
-        (integers(offsets=True), "1 bits per weight more; quantization.imported=keep"),
+        (integers(offsets=True), "add 1 bit to each weight; quantization.imported=keep"),
         (integers(group_of_column=torch.arange(WIDTH) % 2), "scattered"),
     ],
     ids=["8 bits", "6 bits", "small groups", "costly offsets", "scattered"],

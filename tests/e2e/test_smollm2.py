@@ -47,9 +47,21 @@ def test_it_completes_text(artifact: Artifact) -> None:
 def test_everything_is_quantized_and_small(artifact: Artifact) -> None:
     weights = artifact.manifest["weights"]
     assert weights["quantized_layers"] == weights["layers"] == 30 * 7 + 2
-    assert {each["group"] for each in weights["modules"] if each["group"]} == {32}
-    # 162.8 M weights with the tied table stored twice, at 4 bits and a scale for 32.
-    assert artifact.program.stat().st_size < 100e6
+    formats = {
+        (each["bits"], each["group"]) for each in weights["modules"] if each["kind"] != "other"
+    }
+    assert formats == {(4, 32), (8, 576)}
+    # 106.2 M weights at 4 bits and a scale for 32, and 28.3 M of the one table at 8 bits.
+    assert artifact.program.stat().st_size < 89e6
+    (head,) = [each for each in weights["modules"] if each["shares"]]
+    assert (head["name"], head["shares"]) == ("head", "embedding")
+
+
+def test_it_passes_its_verification(artifact: Artifact, smollm2_gguf: Path) -> None:
+    done = llmx("verify", str(artifact.folder), "--json", "--reference", str(smollm2_gguf))
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = json.loads(done.stdout)["checks"]
+    assert [each["name"] for each in checks if not each["passed"]] == []
 
 
 def test_facts_come_from_the_checkpoint(artifact: Artifact) -> None:

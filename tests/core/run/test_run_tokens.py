@@ -53,6 +53,23 @@ def test_the_first_token_is_sampled_too(generator: TokenGenerator) -> None:
     assert len(firsts) > 1
 
 
+@pytest.mark.parametrize("kept", [1, len(PROMPT), 7], ids=["one", "prompt", "part of the answer"])
+def test_what_an_edited_text_has_in_common_is_not_computed_again(
+    generator: TokenGenerator, decoder: Model, kept: int
+) -> None:
+    text = [*PROMPT, *generate(generator, PROMPT, max_new_tokens=8).tokens]
+    edited = [*text[:kept], (text[kept] + 1) % VOCAB, 12, 13]
+    run = generate(generator, edited, max_new_tokens=8)
+    assert run.prefilled == 3
+    assert run.tokens == decoder.continue_greedily(edited, 8)
+
+
+def test_the_same_prompt_again_costs_one_token(generator: TokenGenerator) -> None:
+    first = generate(generator, LONG, max_new_tokens=4)
+    again = generate(generator, LONG, max_new_tokens=4)
+    assert (again.prefilled, again.tokens) == (1, first.tokens)
+
+
 def test_the_listener_ends_the_run(generator: TokenGenerator, decoder: Model) -> None:
     heard: list[int] = []
 

@@ -21,6 +21,7 @@ GPTQ_QMODE = "8da4w-gptq"
 LOW_BIT_QMODE = re.compile(r"torchao:(8da|fpa)([1-8])w")
 EMBEDDING_PATTERN = re.compile(r"(torchao:)?(\d+),\s*(\d+)")
 EMBEDDING_BITS = (2, 4, 8)
+AUTOMATIC = "auto"
 HEAD_BITS = (4, 8)
 LOW_BIT_EMBEDDING_BITS = range(1, 9)
 
@@ -228,6 +229,8 @@ def _check_head(quantization: QuantizationOptions) -> None:
 
 
 def _check_embedding(text: str) -> None:
+    if text == AUTOMATIC:
+        return
     match = EMBEDDING_PATTERN.fullmatch(text)
     if match is None:
         raise ConfigError(

@@ -148,7 +148,9 @@ class QuantizationOptions:
         None, "Weights per scale, 0 a whole row; none is 32 for few bits, and rows for 8."
     )
     embedding_quantize: str | None = option(
-        None, "'<bits>,<group size>' of the embedding; group 0 is a whole row."
+        None,
+        "'<bits>,<group size>' of the embedding; group 0 is a whole row. auto is one table of 8,0 "
+        "for embedding and head where the model ties them, else 4,32.",
     )
     head_quantize: str | None = option(
         None, "'<bits>,<group size>' of the head, 4 or 8 bits; none is as the other linear layers."

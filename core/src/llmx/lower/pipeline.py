@@ -30,6 +30,7 @@ from llmx.lower.mixed import with_bits_spent
 from llmx.lower.pt2e import check_quantizer
 from llmx.lower.side_files import store_for
 from llmx.lower.source import Source, file_hashes, open_source
+from llmx.lower.tables import resolve_tables
 from llmx.lower.weights import Written, write_program
 from llmx.model.kv_cache import cache_bytes
 from llmx.model.params import DecoderParams
@@ -90,6 +91,9 @@ def run(
         accept(source.params)
         tokens = family.token_ids(checkpoint=source.checkpoint)
         job = resolve_lengths(job, source.params)
+        job = resolve_tables(job, source.params, tokens)
+        # Now of what the checkpoint has decided, too.
+        backend.check(job=job)
         if source.adapter is not None:
             changed = len(source.adapter.tensors)
             stages.note(f"{source.adapter.source} is merged into {changed} of the model's weights")

@@ -106,8 +106,9 @@ class ImportRules:
             return f"groups of {group}; kernels take multiples of {self.group_multiple}"
         cost = OFFSET_BITS / group
         if cost > self.offset_bits and kernel_form(weight).offsets is not None:
+            bits = "1 bit" if cost == 1 else f"{cost:g} bits"
             return (
-                f"groups have offsets, which take {cost:g} bits per weight more; "
+                f"groups have offsets, which add {bits} to each weight; "
                 "quantization.imported=keep keeps them"
             )
         return None

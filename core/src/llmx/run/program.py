@@ -8,6 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from llmx.errors import ArtifactError
+from llmx.pte import read_contents
 from llmx.quiet import stderr_captured
 from llmx.run.runtime import load_program
 
@@ -24,6 +25,8 @@ class ProgramInfo:
         eos_ids: generation ends at any of these.
         kv_cache: whether the program remembers the tokens that it was given.
         dynamic: whether a call may have several tokens.
+        rewinds: whether the KV cache has a place for every token of the context, so that a text
+            can go on from any earlier token.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class ProgramInfo:
     eos_ids: frozenset[int]
     kv_cache: bool
     dynamic: bool
+    rewinds: bool
 
     @property
     def any_token(self) -> int:
@@ -51,15 +55,17 @@ def read_program(path: Path) -> ProgramInfo:
     with stderr_captured():
         constants = _Constants(path, program)
         length = constants.required("get_max_seq_len")
+        context = constants.optional("get_max_context_len", length)
         return ProgramInfo(
             path=path,
-            max_context_length=constants.optional("get_max_context_len", length),
+            max_context_length=context,
             max_seq_length=length,
             vocab_size=constants.optional("get_vocab_size", None) or _logits_length(program),
             bos_id=constants.optional("get_bos_id", None),
             eos_ids=frozenset(constants.all("get_eos_ids")),
             kv_cache=bool(constants.optional("use_kv_cache", True)),
             dynamic=bool(constants.optional("enable_dynamic_shape", True)),
+            rewinds=_keeps_all(path, context),
         )
 
 
@@ -93,3 +99,11 @@ class _Constants:
 
 def _logits_length(program: Any) -> int:
     return int(program.method_meta("forward").output_tensor_meta(0).sizes()[-1])
+
+
+def _keeps_all(path: Path, context: int) -> bool:
+    """Whether all state that is seen has a place for each token; rings and sinks have fewer."""
+    for method in read_contents(path).methods:
+        if method.name == "forward" and method.state.bytes_per_token is not None:
+            return method.state.bytes == method.state.bytes_per_token * context
+    return False

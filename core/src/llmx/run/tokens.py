@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -89,6 +90,7 @@ class TokenGenerator:
         text = [program.any_token]
         self._model.begin(text)
         self._model.logits(text, Interrupt())
+        self._model.begin([])
 
     def generate(
         self,
@@ -152,18 +154,21 @@ class _Remembering:
     def __init__(self, method: ProgramMethod, program: ProgramInfo) -> None:
         self._method = method
         self._longest = min(program.max_seq_length, LONGEST_CALL) if program.dynamic else 1
+        self._rewinds = program.rewinds
         self._cached: list[int] = []
 
     def begin(self, text: Sequence[int]) -> int:
         """Prepare for ``text`` and its continuation; how many of its tokens are known already.
 
-        All that the cache holds or nothing: caches that keep only the last tokens of a text
-        cannot be taken back to an earlier one.
+        As many as the cache has from the beginning on, if it can be taken back to there; else all
+        that it holds or nothing.
         """
-        count = len(self._cached)
-        if not (count < len(text) and list(text[:count]) == self._cached):
-            self._cached = []
-        return len(self._cached)
+        pairs = zip(self._cached, text[:-1], strict=False)
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if same < len(self._cached) and not self._rewinds:
+            same = 0
+        del self._cached[same:]
+        return same
 
     def logits(self, text: Sequence[int], interrupt: Interrupt) -> Tensor | None:
         """Logits [vocab] of the token after ``text``; ``None`` if interrupted before."""
