@@ -22,6 +22,7 @@ PART = re.compile(r"(<!-- begin: (?P<name>\S+) -->\n).*?(<!-- end: (?P=name) -->
 PARTS: Mapping[str, Callable[[], str]] = {
     "options": config_reference.sections,
     "coreml": lambda: config_reference.backend_table("coreml"),
+    "openvino": lambda: config_reference.backend_table("openvino"),
     "portable": lambda: config_reference.backend_table("portable"),
     "torchao": lambda: config_reference.backend_table("torchao"),
     "vulkan": lambda: config_reference.backend_table("vulkan"),

@@ -206,7 +206,7 @@ def _check(
     assert job.export.max_seq_length is not None
     blueprint = written.blueprint
     bound = parity_bound(
-        blueprint.dtype,
+        blueprint.ops.arithmetic or blueprint.dtype,
         int8_activations=blueprint.int8_activations
         or any(each.kept and each.kind == "linear" for each in written.records),
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llmx.config import ExportJob
-from llmx.errors import ConfigError
+from llmx.errors import ConfigError, LoweringError
 from llmx.hookspecs import BackendSpec
 from llmx.lower.build import Blueprint
 from llmx.lower.calibrate import texts_of
@@ -60,6 +60,9 @@ def with_graph_quantized(
     """The blueprint with its filled model as a quantized graph, and the account of its weights.
 
     ``job``'s lengths are resolved. Without ``quantization.pt2e_quantize`` nothing changes.
+
+    Raises:
+        LoweringError: the quantizer found nothing to do, or the model cannot be traced.
     """
     name = job.quantization.pt2e_quantize
     if name is None:
@@ -79,6 +82,10 @@ def with_graph_quantized(
         with buffers_kept(blueprint.model):
             quantized = quantize_graph(graph, quantizer, calls)
         accounted = account_graph(records, quantized, float_weights(blueprint.model))
+    if accounted == list(records):
+        raise LoweringError(
+            f"{name} left every weight as it was", remedy="use another quantizer, or report this"
+        )
     stages.note(f"{name} quantized the weights of {_changes(records, accounted)}")
     return (
         attrs.evolve(

@@ -68,6 +68,7 @@ class ModelOps:
     ``group_multiple``: groups of less than 8 bits must be a multiple of this many input channels.
     ``int8_groups``: whether 8-bit weights may have several scales per row.
     ``integer_linears``: whether linear layers take integer weights with the model's float type.
+    ``arithmetic``: a narrower float type that the device may compute in all the same.
     """
 
     norm: NormFactory
@@ -81,6 +82,7 @@ class ModelOps:
     group_multiple: int = 1
     int8_groups: bool = True
     integer_linears: bool = True
+    arithmetic: torch.dtype | None = None
 
 
 @frozen(kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -23,16 +23,11 @@ FOLLOWED = frozenset({"permute", "t", "transpose", "to", "_to_copy", "reshape", 
 
 @frozen
 class _Integers:
-    """A weight of the graph: its stored tensor, the node that gives floats, and their range."""
+    """A weight of the graph: bits of one, how many scales there are, and what gives the floats."""
 
-    stored: Tensor
-    dequantize: Node
-    low: int
-    high: int
-
-    @property
-    def bits(self) -> int:
-        return math.ceil(math.log2(self.high - self.low + 1))
+    bits: int
+    scales: int
+    floats: Callable[[], Tensor]
 
 
 def quantize_graph(graph: GraphModule, quantizer: Any, calls: Iterable[Call]) -> GraphModule:
@@ -88,16 +83,14 @@ def account_graph(
 
 
 def _accounted(record: WeightRecord, integers: _Integers, weight: Tensor) -> WeightRecord:
-    scales = _tensor_of(integers.dequantize, 1)
-    count = scales.numel() if scales is not None else 1
-    restored = _floats(integers.dequantize).reshape(weight.shape)
+    restored = integers.floats().reshape(weight.shape)
     norm = float(weight.float().norm())
     error = float((restored.float() - weight.float()).norm()) / norm if norm else 0.0
     return attrs.evolve(
         record,
         bits=integers.bits,
-        group=weight.numel() // count,
-        stored_bytes=weight.numel() * integers.bits // 8 + SCALE_BYTES * count,
+        group=weight.numel() // integers.scales,
+        stored_bytes=weight.numel() * integers.bits // 8 + SCALE_BYTES * integers.scales,
         error=error,
     )
 
@@ -109,26 +102,44 @@ def _integer_weights(graph: GraphModule) -> Iterator[tuple[str, _Integers]]:
         if node.op != "call_function" or not stack:
             continue
         name = list(stack.values())[-1][0].removeprefix("L['self'].")
+        if _operator(node) not in ("linear", "embedding"):
+            continue
         for argument in node.all_input_nodes:
-            source = _origin(argument)
-            if source is not None and _operator(node) in ("linear", "embedding"):
-                stored = _tensor_of(source, 0)
-                assert stored is not None
-                low, high = _range(source)
-                yield name, _Integers(stored, source, low, high)
+            integers = _integers_behind(argument)
+            if integers is not None:
+                yield name, integers
 
 
-def _origin(node: Node) -> Node | None:
-    """The node that dequantizes constants, behind the operators in ``FOLLOWED``."""
+def _integers_behind(node: Node) -> _Integers | None:
+    """What is dequantized into ``node``, also through the operators in ``FOLLOWED``."""
     while _operator(node) in FOLLOWED and node.all_input_nodes:
         node = node.all_input_nodes[0]
-    is_weight = _operator(node).startswith("dequantize_") and _is_constant(node.args[0])
-    return node if is_weight else None
+    if not node.args or not _is_constant(node.args[0]):
+        return None
+    if node.op == "call_module":
+        return _unpacked_by_module(node)
+    if not _operator(node).startswith("dequantize_"):
+        return None
+    low, high = [each for each in node.args[1:] if type(each) is int][-2:]
+    scales = _tensor_of(node, 1)
+    return _Integers(
+        bits=math.ceil(math.log2(high - low + 1)),
+        scales=1 if scales is None else scales.numel(),
+        floats=lambda: _floats(node),
+    )
 
 
-def _range(node: Node) -> tuple[int, int]:
-    numbers = [each for each in node.args[1:] if type(each) is int]
-    return numbers[-2], numbers[-1]
+def _unpacked_by_module(node: Node) -> _Integers:
+    """A vendor's module makes floats of packed bytes, with scales that it keeps."""
+    stored, root = _tensor_of(node, 0), node.graph.owning_module
+    assert stored is not None
+    assert root is not None
+    module = root.get_submodule(str(node.target))
+    floats: Tensor = module(stored)
+    scales = sum(each.numel() for each in module.buffers() if each.is_floating_point())
+    return _Integers(
+        bits=stored.nbytes * 8 // floats.numel(), scales=scales, floats=lambda: module(stored)
+    )
 
 
 def _floats(node: Node) -> Tensor:

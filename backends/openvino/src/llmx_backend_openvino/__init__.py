@@ -1,0 +1,128 @@
+"""OpenVINO: Intel's CPUs, GPUs and NPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import field, frozen
+
+from llmx import ConfigError, Recipe, hookimpl
+
+if TYPE_CHECKING:
+    from llmx.config import ExportJob
+    from llmx.model.ops import ModelOps
+
+FLOAT = {
+    "model.use_kv_cache": True,
+    "model.use_sdpa_with_kv_cache": False,
+    "model.enable_dynamic_shape": False,
+    "export.max_seq_length": None,
+    "export.max_context_length": None,
+}
+RECIPES = {
+    "default": Recipe(
+        "4-bit weights in groups of 32, a KV cache.",
+        {**FLOAT, "quantization.pt2e_quantize": "openvino_4wo"},
+    ),
+    "float": Recipe("Weights as they are in fp32.", FLOAT),
+}
+
+
+@frozen(kw_only=True)
+class OpenvinoOptions:
+    """Keys under ``backend.openvino``."""
+
+    enabled: bool = field(default=False, metadata={"doc": "Lower with OpenVINO."})
+    device: str = field(
+        default="CPU",
+        metadata={"doc": "CPU, GPU or NPU; the machine that exports must have it too."},
+    )
+    nncf_compression_group_size: int = field(
+        default=32, metadata={"doc": "Weights per scale of openvino_4wo; -1 is a whole row."}
+    )
+    openvino_awq: bool = field(
+        default=False, metadata={"doc": "Scale weights by their activations first (AWQ)."}
+    )
+    openvino_scale_estimation: bool = field(
+        default=False, metadata={"doc": "Choose scales by what layers give on the text."}
+    )
+
+
+@hookimpl
+def options() -> type:
+    return OpenvinoOptions
+
+
+@hookimpl
+def recipes() -> Mapping[str, Recipe]:
+    return RECIPES
+
+
+@hookimpl
+def check(job: ExportJob) -> None:
+    from llmx_backend_openvino.packages import check_packages
+
+    chosen, model, quantization = job.backend.options, job.model, job.quantization
+    if quantization.qmode is not None:
+        raise ConfigError(
+            f"OpenVINO has its own weight formats, not quantization.qmode={quantization.qmode}",
+            remedy="use quantization.pt2e_quantize=openvino_4wo and quantization.qmode=none",
+        )
+    if model.enable_dynamic_shape:
+        raise ConfigError(
+            "OpenVINO's delegate takes inputs of one length",
+            remedy="use model.enable_dynamic_shape=false; the prompt is then read token by token",
+        )
+    if model.use_sdpa_with_kv_cache or model.quantize_kv_cache:
+        raise ConfigError(
+            "OpenVINO does not know ExecuTorch's own attention operators",
+            remedy="use model.use_sdpa_with_kv_cache=false and model.quantize_kv_cache=false",
+        )
+    if model.dtype_override != "fp32":
+        raise ConfigError(
+            f"OpenVINO takes a model in fp32, not in {model.dtype_override}",
+            remedy="use model.dtype_override=fp32; the device computes in what suits it",
+        )
+    for name in ("openvino_awq", "openvino_scale_estimation"):
+        if getattr(chosen, name) and quantization.pt2e_quantize != "openvino_4wo":
+            raise ConfigError(
+                f"backend.openvino.{name} is for quantization.pt2e_quantize=openvino_4wo",
+                remedy="use that, or leave it out",
+            )
+    check_packages()
+
+
+@hookimpl
+def model_ops(job: ExportJob) -> ModelOps:
+    import torch
+
+    from llmx.model.ops import ops_for
+
+    # OpenVINO computes in bf16 where the CPU does, and the delegate takes no option against it.
+    return attrs.evolve(ops_for(job), arithmetic=torch.bfloat16)
+
+
+@hookimpl
+def quantizers(job: ExportJob) -> Mapping[str, Callable[[], Any]]:
+    from llmx_backend_openvino.compression import compressions
+
+    return compressions(job)
+
+
+@hookimpl
+def partitioners(job: ExportJob) -> Sequence[Any]:
+    from llmx_backend_openvino.partition import partitioner
+
+    return [partitioner(job.backend.options.device)]
+
+
+@hookimpl
+def runtime() -> str | None:
+    from llmx.native import has_backend
+    from llmx_backend_openvino.packages import missing_package
+
+    if not has_backend("OpenvinoBackend"):
+        return "this build of the ExecuTorch runtime has no OpenVINO"
+    return missing_package("openvino")
