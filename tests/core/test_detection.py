@@ -77,6 +77,7 @@ def test_published_configurations_tell_their_own_family(family: str) -> None:
     hooks = load(family, None).family
     kinds = {"llama": "llama", "smollm": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "phi": "phi3"}
     kind = next((value for key, value in kinds.items() if family.startswith(key)), "llama")
+    # A family without sizes of its own reads what no other one does.
     for size in hooks.sizes().values():
         names = find_candidates({"model_type": kind, **hf_fields(size.params)}).names
         # The old name of one size is no family of its own.
@@ -104,9 +105,9 @@ def test_a_job_without_a_family_takes_the_checkpoints(tmp_path: Path) -> None:
 
 def test_an_unknown_architecture_names_it_and_the_likely_package(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
-        detect_family(folder(tmp_path, {**LLAMA, "model_type": "gemma3_text"}), None, None)
-    assert "is a gemma3_text checkpoint (model_type 'gemma3_text')" in caught.value.message
-    assert "pip install llmx-plugin-gemma" in (caught.value.remedy or "")
+        detect_family(folder(tmp_path, {**LLAMA, "model_type": "tulip4_text"}), None, None)
+    assert "is a tulip4_text checkpoint (model_type 'tulip4_text')" in caught.value.message
+    assert "pip install llmx-plugin-tulip" in (caught.value.remedy or "")
 
 
 def test_several_equal_fits_are_listed(tmp_path: Path) -> None:

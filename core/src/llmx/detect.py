@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from llmx.errors import CheckpointError
+from llmx.model.matching import STAND_IN
 from llmx.plugins import FAMILIES, duplicates, installed, likely_package, load
 
 
@@ -24,7 +25,7 @@ class Candidates:
 
 
 def find_candidates(config: Mapping[str, Any]) -> Candidates:
-    """Ask every installed family; those with the highest answer above 0 are the candidates."""
+    """Ask every installed family; those that fit best are the candidates, stand-ins at worst."""
     levels: dict[str, int] = {}
     plugins = installed(FAMILIES)
     twice = duplicates(plugins)
@@ -37,8 +38,8 @@ def find_candidates(config: Mapping[str, Any]) -> Candidates:
             levels[plugin.name] = load(plugin.name, None).family.match_config(config=config) or 0
         except Exception as error:  # a broken plugin must not hide the others
             failures.append(str(error).splitlines()[0] or f"{plugin}: {type(error).__name__}")
-    best = max(levels.values(), default=0)
-    names = tuple(name for name, level in levels.items() if level == best and best > 0)
+    best = max(levels.values(), default=0) or STAND_IN
+    names = tuple(name for name, level in levels.items() if level == best)
     return Candidates(names, tuple(failures))
 
 

@@ -68,7 +68,7 @@ class FamilySpec(Protocol):
 
     @hookspec(firstresult=True)
     def match_config(self, config: Mapping[str, Any]) -> int:
-        """How well it fits: 0 another architecture, 1 this one, 2 this very family.
+        """0: another architecture, 1: this one, 2: this very family; -1: if no other reads it.
 
         When: a checkpoint's family is to be found or checked, before ``params_from_hf``.
         """

@@ -65,6 +65,9 @@ def _list_sizes(family: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
+    if not rows:
+        click.echo(f"{family} has no sizes of its own; it reads what --checkpoint names")
+        return
     from llmx.cli.console import stdout, table
 
     shown = table("size", "parameters", "layers", "context", "hub id")

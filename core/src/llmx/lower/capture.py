@@ -7,6 +7,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from llmx.errors import LoweringError
+from llmx.lower.tidy import tidy
 
 TRACED_LENGTH = 8
 
@@ -43,11 +44,14 @@ def capture(
     _register_shapes()
     try:
         with torch.no_grad():
-            return torch.export.export(model, inputs, dynamic_shapes=dynamic_shapes, strict=False)
+            program = torch.export.export(
+                model, inputs, dynamic_shapes=dynamic_shapes, strict=False
+            )
     except Exception as error:
         raise LoweringError(
             f"torch.export failed: {_first_line(error)}", remedy="run again with --debug"
         ) from error
+    return tidy(program)
 
 
 def _register_shapes() -> None:

@@ -20,6 +20,7 @@ from llmx.cache.keys import program_key
 from llmx.cache.programs import copy_program, keep_program
 from llmx.checkpoint import Checkpoint
 from llmx.config import ExportJob
+from llmx.detect import described
 from llmx.errors import LoweringError
 from llmx.lower.build import draw
 from llmx.lower.bundle import published_tokenizer, write_tokenizer
@@ -97,6 +98,12 @@ def run(
         if source.adapter is not None:
             changed = len(source.adapter.tensors)
             stages.note(f"{source.adapter.source} is merged into {changed} of the model's weights")
+        if source.stands_in:
+            assert source.checkpoint is not None
+            stages.note(
+                f"{source.checkpoint.source} is {described(source.checkpoint.config)}: "
+                f"{job.base.model_class} stands in for a family that was made for it"
+            )
         for note in context_notes(job, source.params):
             stages.note(note)
     with stages.stage("build model"):

@@ -17,6 +17,7 @@ from llmx.config import BaseOptions
 from llmx.detect import refuse_mismatch
 from llmx.errors import CheckpointError
 from llmx.hookspecs import FamilySpec
+from llmx.model.matching import ANOTHER, STAND_IN
 from llmx.model.params import DecoderParams
 from llmx.progress import Progress
 
@@ -25,12 +26,14 @@ from llmx.progress import Progress
 class Source:
     """An open checkpoint (``None`` for random weights) and the parameters that hold for it.
 
-    ``adapter`` is what a LoRA adds to the weights, if one is asked for.
+    ``adapter`` is what a LoRA adds to the weights, if one is asked for; ``stands_in`` tells that
+    the family reads the checkpoint for want of one that was made for it.
     """
 
     checkpoint: Checkpoint | None
     params: DecoderParams
     adapter: LoraCheckpoint | None = None
+    stands_in: bool = False
 
     def identity(self, hashes: Mapping[str, str], tokenizer: Path | None) -> Mapping[str, Any]:
         """What decides the weights, JSON-able: the same for the same program.
@@ -69,15 +72,14 @@ def _open_model(base: BaseOptions, family: FamilySpec, progress: Progress) -> So
         CheckpointError: no weights are named, or they are of another family or another size than
             was asked for.
     """
-    published = family.default_params(size=base.size)
     params_file = None if base.params is None else Path(base.params)
+    if base.random_weights and params_file is None:
+        return Source(None, _published(base, family))
     if base.random_weights:
-        if params_file is None:
-            return Source(None, published)
+        assert params_file is not None
         described = read_companions(params_file.parent, params_file).describe({})
-        config = {"max_position_embeddings": published.max_position, **described.config}
-        return Source(None, family.params_from_hf(config=config))
-    source = base.checkpoint or family.hub_repo(size=base.size)
+        return Source(None, _described(described.config, base, family))
+    source = base.checkpoint or (family.hub_repo(size=base.size) if family.sizes() else None)
     if source is None:
         raise CheckpointError(
             f"no weights are named for {base.model_class}",
@@ -87,15 +89,30 @@ def _open_model(base: BaseOptions, family: FamilySpec, progress: Progress) -> So
         source=source, revision=base.revision, params=params_file, progress=progress
     )
     if not checkpoint.config:
-        return Source(checkpoint, published)
-    if family.match_config(config=checkpoint.config) == 0:
+        return Source(checkpoint, _published(base, family))
+    level = family.match_config(config=checkpoint.config)
+    if level == ANOTHER:
         raise refuse_mismatch(checkpoint.source, checkpoint.config, base.model_class)
-    # Meta's parameter files do not say how long a context the model was made for.
-    config = {"max_position_embeddings": published.max_position, **checkpoint.config}
-    params = family.params_from_hf(config=config)
+    params = _described(checkpoint.config, base, family)
     if base.size is not None:
-        _check_size(params, published, base.size, checkpoint.source)
-    return Source(checkpoint, params)
+        _check_size(params, _published(base, family), base.size, checkpoint.source)
+    return Source(checkpoint, params, stands_in=level == STAND_IN)
+
+
+def _published(base: BaseOptions, family: FamilySpec) -> DecoderParams:
+    if not family.sizes():
+        raise CheckpointError(
+            f"{base.model_class} has no sizes of its own",
+            remedy="give --checkpoint PATH or HUB_ID with a config.json, or --params FILE",
+        )
+    return family.default_params(size=base.size)
+
+
+def _described(config: Mapping[str, Any], base: BaseOptions, family: FamilySpec) -> DecoderParams:
+    """Parameters by a configuration; Meta's does not say for how long a context it was made."""
+    if "max_position_embeddings" not in config and family.sizes():
+        config = {"max_position_embeddings": _published(base, family).max_position, **config}
+    return family.params_from_hf(config=config)
 
 
 def _check_size(params: DecoderParams, published: DecoderParams, size: str, source: str) -> None:

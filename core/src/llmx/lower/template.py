@@ -31,6 +31,9 @@ class Template:
 def template_of(model: nn.Module) -> Template | None:
     """The shortest template, or ``None`` if it would be the whole model.
 
+    Layers of one kind have parameters, buffers and attention of the same shapes, and an equal
+    ``kind`` if they have that attribute.
+
     Raises:
         IrregularError: the kinds of layers follow no pattern.
     """
@@ -61,7 +64,8 @@ def _structure(layer: nn.Module) -> list[tuple[Any, ...]]:
     tensors = [*layer.named_parameters(), *layer.named_buffers()]
     # Windows show in no shape where caches are as long as the context.
     cores = [(each.kind,) for each in layer.modules() if isinstance(each, AttentionCore)]
-    return cores + [
+    # Nor do settings; layers that have any say so.
+    return [("kind", getattr(layer, "kind", None)), *cores] + [
         (name, tuple(each.shape), each.dtype, type(each), getattr(each, "block_size", None))
         for name, each in tensors
     ]

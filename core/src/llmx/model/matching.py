@@ -11,6 +11,8 @@ from llmx.model.hf_config import decoder_params
 from llmx.model.params import DecoderParams, LongRope, ModelSize, RopeScaling
 
 ANOTHER, SAME_ARCHITECTURE, SAME_FAMILY = 0, 1, 2
+STAND_IN = -1
+"""For families that read anything: only where no other family reads it."""
 
 # Fine-tunes add a few tokens to the vocabulary.
 MOST_TOKENS_ADDED = 1024
