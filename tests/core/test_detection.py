@@ -145,7 +145,7 @@ def test_a_broken_plugin_does_not_hide_the_others(tmp_path: Path, live_site: Any
     live_site.install("llmx-plugin-broken", "raise RuntimeError('no')", families=("broken",))
     assert detect_family(folder(tmp_path, QWEN3), None, None) == "qwen3"
     with pytest.raises(CheckpointError, match="no installed family") as caught:
-        detect_family(folder(tmp_path, {"model_type": "mamba"}), None, None)
+        detect_family(folder(tmp_path, {"model_type": "tulip"}), None, None)
     assert "not asked: family broken" in (caught.value.remedy or "")
 
 

@@ -34,12 +34,14 @@ COMMANDS = {
     "recipes": "List the recipes that a job can start from.",
     "cache": "Show or clear what earlier exports left for later ones.",
     "doctor": "Check versions, memory, disk, the hub and the backends.",
+    "new-family": "Write the package of a new family, from a model's own files.",
+    "new-backend": "Write the package of a new backend.",
     "plugins": "List what is installed and which hooks it implements.",
 }
 
 
 class LazyGroup(click.Group):
-    """Commands by name: ``llmx.cli.<name>`` holds the click command ``command``."""
+    """Commands by name: ``llmx.cli.<name>``, with ``_`` for ``-``, holds ``command``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -47,7 +49,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"llmx.cli.{cmd_name}").command
+        command: click.Command = import_module(f"llmx.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from llmx.artifact import Artifact
 from llmx.checkpoint import TokenIds, WeightMap, plan
+from llmx.errors import CheckpointError
 from llmx.hookspecs import FamilySpec
 from llmx.model.params import DecoderParams, ModelSize, PlainRope
 from llmx.plugins import load
-from llmx.testing.eager import load_eager, logits
+from llmx.testing.diagnosis import cause_of_difference, hint_for_tensors, hint_for_unused
+from llmx.testing.eager import Loaded, load_eager, logits
 from llmx.testing.endings import Endings, check_endings, choose_endings, make_it_spell
 from llmx.testing.plugin import ALL_SIZES, Measured, Record
 from llmx.testing.program import CALL, export_tiny, program_logits
@@ -178,42 +180,40 @@ class FamilyConformance:
     def test_logits_equal_the_reference(
         self, llmx_case: Case, length: int, llmx_record: Record
     ) -> None:
-        loaded = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE)
+        loaded = self.load(llmx_case, max_context_length=CACHE)
         tokens = _tokens(length)
         expected, actual = llmx_case.expected(tokens), logits(loaded.model, tokens, [length])
         self.record(llmx_record, llmx_case, "short texts", expected, actual)
-        torch.testing.assert_close(actual, expected, atol=self.tolerance, rtol=self.tolerance)
+        self.compare(loaded, tokens, [length], actual, expected)
 
     def test_chunks_and_single_tokens_equal_the_reference(self, llmx_case: Case) -> None:
         # Where a size has sliding windows, this goes three times round their rings.
-        folder = llmx_case.folder
-        loaded = load_eager(self.hooks(), folder, max_context_length=CACHE, longest_call=CALL)
-        tokens = _tokens(100)
-        actual = logits(loaded.model, tokens, [CALL, 9, *[1] * 20, *[CALL] * 4, 1])
-        torch.testing.assert_close(
-            actual, llmx_case.expected(tokens), atol=self.tolerance, rtol=self.tolerance
-        )
+        loaded = self.load(llmx_case, max_context_length=CACHE, longest_call=CALL)
+        tokens, pieces = _tokens(100), [CALL, 9, *[1] * 20, *[CALL] * 4, 1]
+        actual = logits(loaded.model, tokens, pieces)
+        self.compare(loaded, tokens, pieces, actual, llmx_case.expected(tokens))
 
     def test_long_contexts_equal_the_reference(
         self, llmx_scaled_case: Case, llmx_record: Record
     ) -> None:
-        loaded = load_eager(self.hooks(), llmx_scaled_case.folder, max_context_length=LONG)
+        loaded = self.load(llmx_scaled_case, max_context_length=LONG)
         tokens = _tokens(LONG)
         pieces = [600] * (LONG // 600)
         expected, actual = llmx_scaled_case.expected(tokens), logits(loaded.model, tokens, pieces)
         self.record(llmx_record, llmx_scaled_case, "long texts", expected, actual)
-        torch.testing.assert_close(actual, expected, atol=self.tolerance, rtol=self.tolerance)
+        self.compare(loaded, tokens, pieces, actual, expected)
 
     def test_the_parameters_are_the_checkpoints(self, llmx_case: Case) -> None:
-        loaded = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE)
+        loaded = self.load(llmx_case, max_context_length=CACHE)
         assert loaded.params == llmx_case.tiny
 
     def test_every_stored_tensor_is_used(self, llmx_case: Case) -> None:
-        loaded = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE)
-        assert loaded.used == set(loaded.checkpoint.tensors)
+        loaded = self.load(llmx_case, max_context_length=CACHE)
+        unused = set(loaded.checkpoint.tensors) - loaded.used
+        assert not unused, hint_for_unused(unused)
 
     def test_token_ids_are_the_checkpoints_own(self, llmx_case: Case) -> None:
-        checkpoint = load_eager(self.hooks(), llmx_case.folder, max_context_length=CACHE).checkpoint
+        checkpoint = self.load(llmx_case, max_context_length=CACHE).checkpoint
         assert self.hooks().token_ids(checkpoint=checkpoint) == TokenIds(bos=BOS, eos=EOS)
 
     def test_token_ids_are_the_published_ones_where_no_file_says_any(
@@ -245,6 +245,36 @@ class FamilyConformance:
 
     def test_generation_stops_at_every_end_token(self, llmx_exported: ExportedCase) -> None:
         check_endings(llmx_exported.artifact, llmx_exported.endings)
+
+    def load(self, case: Case, **lengths: int) -> Loaded:
+        """The case's checkpoint through the family's hooks; what does not fit is explained."""
+        try:
+            return load_eager(self.hooks(), case.folder, **lengths)
+        except CheckpointError as error:
+            pytest.fail(f"{error.message}\n\nlikely cause: {hint_for_tensors(error)}")
+
+    def compare(
+        self,
+        loaded: Loaded,
+        tokens: Tensor,
+        pieces: Sequence[int],
+        actual: Tensor,
+        expected: Tensor,
+    ) -> None:
+        """Logits [S, vocab] of tokens that were given in pieces; a difference is explained."""
+        bound = {"atol": self.tolerance, "rtol": self.tolerance}
+
+        def agrees() -> bool:
+            found = logits(loaded.model, tokens, list(pieces))
+            return torch.allclose(found, expected, **bound)
+
+        def explain(difference: str) -> str:
+            cause = cause_of_difference(
+                loaded.model, loaded.params, loaded.checkpoint.config, agrees
+            )
+            return f"{difference}\n\nlikely cause: {cause}"
+
+        torch.testing.assert_close(actual, expected, msg=explain, **bound)
 
     def record(
         self, record: Record, case: Case, what: str, expected: Tensor, actual: Tensor

@@ -1,0 +1,1 @@
+"""Packages for new families and backends: everything but what only their authors know."""

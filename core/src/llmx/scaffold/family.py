@@ -1,0 +1,120 @@
+"""A new family's package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pprint import pformat
+
+import attrs
+
+from llmx.model.params import DecoderParams, RopeScaling
+from llmx.scaffold.description import Description
+from llmx.scaffold.package import PackageName, common_values, render
+
+# What stands in until the author knows better: small enough to export in seconds.
+TINY = DecoderParams(
+    dim=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, hidden_dim=128, vocab_size=256,
+    max_position=256,
+)  # fmt: skip
+INDENT = " " * 12
+
+
+def family_package(package: PackageName, found: Description | None) -> Mapping[str, str]:
+    """Files of the package by path; without ``found`` for a made-up tiny model."""
+    values = common_values(package) | (_unknown() if found is None else _known(found))
+    test = "family_test_random.txt" if found is None else "family_test.txt"
+    return {
+        "pyproject.toml": render("family_pyproject.txt", values),
+        "README.md": render("family_readme.txt", values),
+        f"src/{package.module}/__init__.py": render("family_module.txt", values),
+        "tests/test_conformance.py": render(test, values),
+    }
+
+
+def _unknown() -> dict[str, str]:
+    return {
+        "size": "tiny",
+        "params": _params(TINY),
+        "imports": "",
+        "hub_repo": "ORGANISATION/MODEL",
+        "bos": "None",
+        "eos": "(0,)",
+        "model_type": "MODEL_TYPE",
+        "flags": "",
+        "extra": "",
+        "notes": _notes(
+            [
+                "the sizes: SIZES has one that is made up",
+                "MODEL_TYPE, as config.json has it",
+                "the ids at which texts begin and end",
+            ]
+        ),
+    }
+
+
+def _known(found: Description) -> dict[str, str]:
+    notes = list(found.unknown)
+    if "/" not in found.source or found.source.startswith((".", "/", "~")):
+        notes.append("the hub id of the weights: ORGANISATION/MODEL stands for it")
+    if found.unmapped:
+        listed = ", ".join(found.unmapped)
+        notes.append(f"what becomes of these tensors, which are not mapped: {listed}")
+    notes.append("whether GGUF files of it reorder the rows of q and k: assumed not")
+    known_repo = not any("hub id" in each for each in notes)
+    return {
+        "size": _size_name(found.params.parameter_count),
+        "params": _params(found.params),
+        "imports": _rope_import(found.params.rope_scaling),
+        "hub_repo": found.source if known_repo else "ORGANISATION/MODEL",
+        "bos": repr(found.tokens.bos),
+        "eos": repr(found.tokens.eos),
+        "model_type": found.model_type,
+        "flags": _flags(found.params),
+        "extra": _extra(found),
+        "notes": _notes(notes),
+    }
+
+
+def _params(params: DecoderParams) -> str:
+    """Arguments that differ from their defaults, one per line."""
+    lines = []
+    for each in attrs.fields(DecoderParams):
+        value = getattr(params, each.name)
+        implied = each.name == "rotary_dim" and value == params.head_dim
+        if value != each.default and not implied:
+            lines.append(f"{INDENT}{each.name}={value!r},")
+    return "\n".join(lines)
+
+
+def _rope_import(scaling: RopeScaling) -> str:
+    plain = attrs.fields(DecoderParams).rope_scaling.default
+    if scaling == plain:
+        return ""
+    return f"from llmx.model.params import {type(scaling).__name__}\n"
+
+
+def _flags(params: DecoderParams) -> str:
+    """Arguments of ``decoder_params`` for what a configuration does not say."""
+    flags = []
+    if params.qkv_bias and not params.output_bias:
+        flags.append(", qkv_bias=True")
+    if params.qk_norm:
+        flags.append(", qk_norm=True")
+    return "".join(flags)
+
+
+def _extra(found: Description) -> str:
+    if not found.extra:
+        return ""
+    entries = pformat(dict(found.extra), width=80, sort_dicts=False).replace("\n", "\n        ")
+    return f".updated(\n        {entries}\n    )"
+
+
+def _notes(notes: list[str]) -> str:
+    return "\n".join(f"- [ ] {each}" for each in notes)
+
+
+def _size_name(count: int) -> str:
+    from llmx.cli.models import readable_count
+
+    return readable_count(count).lower()

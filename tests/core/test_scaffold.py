@@ -1,0 +1,116 @@
+"""Packages that `llmx new-family` and `llmx new-backend` write pass their tests at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from llmx.cli import invoke
+from llmx.scaffold.description import describe
+
+WIDE = {
+    "model_type": "qwen3", "hidden_size": 1024, "num_hidden_layers": 28, "head_dim": 128,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "intermediate_size": 3072,
+    "vocab_size": 151936, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6, "tie_word_embeddings": True, "eos_token_id": 151645,
+    "bos_token_id": 151643, "use_sliding_window": False, "attention_bias": False,
+}  # fmt: skip
+
+
+def installed(package: Path) -> dict[str, str]:
+    """An environment in which Python takes the package as installed, as pip would have it."""
+    project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ((group, entries),) = project["entry-points"].items()
+    site = package / "site"
+    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(head)
+    lines = [f"{name} = {target}" for name, target in entries.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(package / "src")])}
+
+
+def its_tests(package: Path, *options: str) -> str:
+    """Run the package's own tests; what pytest says."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "tests"]
+    result = subprocess.run(
+        command, cwd=package, env=installed(package), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_a_family_from_a_configuration_passes_the_kit(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(WIDE), encoding="utf-8")
+    folder = tmp_path / "package"
+    words = ["new-family", "tulip-4", "--from", str(tmp_path / "config.json")]
+    assert invoke([*words, "-o", str(folder), "--debug"]) == 0
+    module = (folder / "src/llmx_plugin_tulip_4/__init__.py").read_text(encoding="utf-8")
+    # That q and k are normalised is in no field: the names of the tensors tell.
+    for line in ("qk_norm=True", "dim=1024", "tied_embeddings=True", "TokenIds(bos=151643"):
+        assert line in module
+    notes = (folder / "README.md").read_text(encoding="utf-8")
+    assert "hub id of the weights" in notes
+    # Exporting is tried with a backend of one's choice; the kit's other tests need none.
+    shown = its_tests(folder, "-k", "not program and not generation")
+    assert "passed" in shown
+    assert "failed" not in shown
+
+
+def test_a_family_from_nothing_and_a_backend_pass_their_tests(tmp_path: Path) -> None:
+    for kind, name in (("family", "blank"), ("backend", "abacus")):
+        folder = tmp_path / name
+        assert invoke([f"new-{kind}", name, "-o", str(folder), "--debug"]) == 0
+        assert "passed" in its_tests(folder)
+
+
+def test_names_of_fused_tensors_are_mapped_and_strange_ones_reported(tmp_path: Path) -> None:
+    config = {**WIDE, "num_hidden_layers": 1, "model_type": "tulip"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tensors = {
+        "model.embed_tokens.weight": torch.ones(4, 2),
+        "model.layers.0.self_attn.qkv_proj.weight": torch.ones(4, 2),
+        "model.layers.0.self_attn.q_norm.weight": torch.ones(4),
+        "model.layers.0.mlp.sprout.weight": torch.ones(4),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = describe(str(tmp_path), None)
+    assert found.params.qk_norm
+    assert found.extra == {
+        "model.layers.{i}.self_attn.qkv_proj.weight": tuple(
+            f"layers.{{i}}.attention.{each}_proj.weight" for each in "qkv"
+        )
+    }
+    assert found.unmapped == ["model.layers.{i}.mlp.sprout.weight"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["new-family", "Tulip 4"], "cannot be the name of a plugin"),
+        (["new-family", "qwen-3"], "is installed already"),
+        (["new-backend", "xnnpack"], "is installed already"),
+        (["new-family", "tulip", "--output", "."], "exists already"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke(words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
