@@ -19,8 +19,10 @@ ROPE = FrequencyRope(
     factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=512
 )
 PARAMS = DecoderParams(
-    dim=1024, n_layers=4, n_heads=16, n_kv_heads=8, head_dim={head_dim}, hidden_dim=512, vocab_size=1000,
-    max_position=4096, norm_eps=1e-6, rope_theta=1e5, rope_scaling=ROPE, qk_norm={qk_norm},
+    dim=1024, n_layers=4, n_heads=16, n_kv_heads=8, head_dim={head_dim}, hidden_dim=512,
+    vocab_size=1000,
+    max_position=4096, norm_eps=1e-6, rope_theta=1e5, rope_scaling=ROPE,
+    qk_norm={qk_norm},
 )
 SIZES = {{"tiny": ModelSize(params=PARAMS, hub_repo="org/tiny", config_url="")}}
 PUBLISHED = TokenIds(bos=None, eos=(7,))
@@ -91,8 +93,9 @@ TRANSPOSED = """
     from llmx.plugins import load
     return stream()
 """
+MLP, FEED_FORWARD = "model.layers.{i}.mlp", "layers.{i}.feed_forward"
 GATES = "; ".join(
-    f"entries['model.layers.{{i}}.mlp.{a}_proj.weight'] = 'layers.{{i}}.feed_forward.{b}_proj.weight'"
+    f"entries['{MLP}.{a}_proj.weight'] = '{FEED_FORWARD}.{b}_proj.weight'"
     for a, b in (("gate", "up"), ("up", "gate"))
 )
 CAUSES = {

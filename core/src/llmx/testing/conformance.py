@@ -112,10 +112,15 @@ class FamilyConformance:
         return {**hf_fields(params), **cls.extra_fields}
 
     @classmethod
+    def shrink(cls, params: DecoderParams, n_layers: int) -> DecoderParams:
+        """A tiny likeness of ``params``; families with parameters of their own shrink these too."""
+        return shrink(params, n_layers=n_layers)
+
+    @classmethod
     def make_case(cls, size: str, folder: Path, *, n_layers: int = N_LAYERS) -> Case:
         """The tiny likeness of a size, saved to ``folder``."""
         published = cls.hooks().sizes()[size]
-        tiny = shrink(published.params, n_layers=n_layers)
+        tiny = cls.shrink(published.params, n_layers)
         reference = random_model(cls.model_type, cls.config(tiny))
         save_checkpoint(reference, folder, eos=EOS, bos=BOS)
         return Case(size, published, tiny, reference, folder)
@@ -124,7 +129,7 @@ class FamilyConformance:
     def make_exported_case(cls, size: str, folder: Path) -> ExportedCase:
         """The tiny likeness of a size as a program, made by the command line."""
         published = cls.hooks().sizes()[size]
-        tiny = shrink(published.params, n_layers=2)
+        tiny = cls.shrink(published.params, 2)
         reference = random_model(cls.model_type, cls.config(tiny))
         make_it_spell(reference)
         endings = choose_endings(reference)

@@ -103,7 +103,8 @@ def random_model(model_type: str, fields: Mapping[str, Any]) -> nn.Module:
 
     # Weights as small as those of fresh models would make attention uniform, whatever the rope;
     # much larger ones would amplify rounding.
-    config = AutoConfig.for_model(model_type, initializer_range=0.1, **NO_TOKENS, **fields)
+    fields = {**NO_TOKENS, "initializer_range": 0.1, **fields}
+    config = AutoConfig.for_model(model_type, **fields)
     torch.manual_seed(0)
     model: nn.Module = AutoModelForCausalLM.from_config(config).eval()
     for name, parameter in model.named_parameters():
