@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.packages import its_tests
 
 from llmx.cli import invoke
 from llmx.scaffold.description import describe
@@ -24,30 +21,6 @@ WIDE = {
     "rope_theta": 1e6, "tie_word_embeddings": True, "eos_token_id": 151645,
     "bos_token_id": 151643, "use_sliding_window": False, "attention_bias": False,
 }  # fmt: skip
-
-
-def installed(package: Path) -> dict[str, str]:
-    """An environment in which Python takes the package as installed, as pip would have it."""
-    project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    ((group, entries),) = project["entry-points"].items()
-    site = package / "site"
-    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    (info / "METADATA").write_text(head)
-    lines = [f"{name} = {target}" for name, target in entries.items()]
-    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(package / "src")])}
-
-
-def its_tests(package: Path, *options: str) -> str:
-    """Run the package's own tests; what pytest says."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "tests"]
-    result = subprocess.run(
-        command, cwd=package, env=installed(package), capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 def test_a_family_from_a_configuration_passes_the_kit(tmp_path: Path) -> None:

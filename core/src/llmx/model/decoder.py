@@ -35,7 +35,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, layers, final norm and head.
+    """Embedding, layers, final norm and head; a subclass may change the parts that it makes.
 
     Built on any device, usually ``meta``: every weight is assigned by ``quantize.load``.
     ``head.weight`` is a parameter of its own even where the checkpoint ties it to the embedding,
@@ -55,9 +55,9 @@ class Decoder(nn.Module):
         self.embedding: nn.Module = nn.Embedding(len(inputs or range(vocab_size)), params.dim)
         self.rope = ops.rotary(params, build)
         self.layers = nn.ModuleList(
-            Layer(index, params, ops, build) for index in range(params.n_layers)
+            self.make_layer(index, params, ops, build) for index in range(params.n_layers)
         )
-        self.norm = ops.norm(params.dim, params.norm_eps)
+        self.norm = self.make_norm(params, ops)
         self.head = nn.Linear(params.dim, len(outputs or range(vocab_size)), bias=False)
         self.outputs = nn.Identity() if outputs is None else OutputTokens(outputs, vocab_size)
 
@@ -73,16 +73,41 @@ class Decoder(nn.Module):
             # Read once for all layers: each .item() would be a new symbol with its own checks.
             start = input_pos[0].item()  # type: ignore[assignment]
             torch._check(start >= 0)  # type: ignore[no-untyped-call]
-        cos, sin = self.rope(positions)
         # Before the first layer, so that those of one kind stay the same program.
+        angles = self.angles(positions)
         places = self._places(positions, start)
-        x = self.embedding(self.inputs(tokens))
-        for layer, core in zip(self.layers, self._cores(), strict=True):
+        x = self.embed(self.inputs(tokens))
+        for layer, core, (cos, sin) in zip(self.layers, self._cores(), angles, strict=True):
             x = layer(x, cos, sin, places[core.kind])
         if not self.full_logits:
             x = x[:, -1]
         logits: Tensor = self.outputs(self.head(self.norm(x)))
         return logits
+
+    # What another architecture changes.
+
+    def make_layer(
+        self, index: int, params: DecoderParams, ops: ModelOps, build: BuildOptions
+    ) -> nn.Module:
+        """A layer: forward(x [1, S, dim], cos, sin, place) with an ``attention.core``.
+
+        Layers that differ in more than shapes and windows say so by an attribute ``kind``: those
+        of equal kinds are lowered once.
+        """
+        return Layer(index, params, ops, build)
+
+    def make_norm(self, params: DecoderParams, ops: ModelOps) -> nn.Module:
+        """The norm before the head."""
+        return ops.norm(params.dim, params.norm_eps)
+
+    def embed(self, rows: Tensor) -> Tensor:
+        """Rows of the table [1, S] int64 to hidden states [1, S, dim]."""
+        out: Tensor = self.embedding(rows)
+        return out
+
+    def angles(self, positions: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """cos and sin [1, S, 1, head_dim] of positions [S], for each layer that there is."""
+        return [self.rope(positions)] * len(self.layers)
 
     def _places(self, positions: Tensor, start: int) -> Mapping[Hashable, Any]:
         """What layers of the same kind share in this call."""
