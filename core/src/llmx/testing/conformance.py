@@ -267,11 +267,11 @@ class FamilyConformance:
         expected: Tensor,
     ) -> None:
         """Logits [S, vocab] of tokens that were given in pieces; a difference is explained."""
-        bound = {"atol": self.tolerance, "rtol": self.tolerance}
+        bound = self.tolerance
 
         def agrees() -> bool:
             found = logits(loaded.model, tokens, list(pieces))
-            return torch.allclose(found, expected, **bound)
+            return torch.allclose(found, expected, atol=bound, rtol=bound)
 
         def explain(difference: str) -> str:
             cause = cause_of_difference(
@@ -279,7 +279,7 @@ class FamilyConformance:
             )
             return f"{difference}\n\nlikely cause: {cause}"
 
-        torch.testing.assert_close(actual, expected, msg=explain, **bound)
+        torch.testing.assert_close(actual, expected, msg=explain, atol=bound, rtol=bound)
 
     def record(
         self, record: Record, case: Case, what: str, expected: Tensor, actual: Tensor
