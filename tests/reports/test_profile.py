@@ -85,8 +85,9 @@ def test_steps_are_linked_to_layers_and_lines(profile: Profile) -> None:
 def test_delegates_tell_their_operators(profile: Profile) -> None:
     names = Counter(part.name for step in profile.steps for part in step.parts)
     products = sum(count for name, count in names.items() if "QB4W" in name)
-    assert products > LAYERS
-    assert products % LAYERS == 1  # as many in each layer, and the head
+    # Queries, keys and values at once; their output; gate, up and down. The head has 8 bits.
+    assert products == 5 * LAYERS
+    assert sum(count for name, count in names.items() if "QC8W" in name) == 1
 
 
 def test_a_devices_record_is_read(

@@ -28,10 +28,11 @@ def full_size_checkpoint(model: Any) -> ShapesOnly:
 
     A tied head is omitted, as authors do.
     """
-    tensors = {
-        name: TensorInfo(tuple(parameter.shape), "bf16")
-        for name, parameter in model.named_parameters()
-    }
+    # As save_pretrained does: experts, say, are one tensor in memory and many in a file.
+    from transformers.core_model_loading import revert_weight_conversion
+
+    saved = revert_weight_conversion(model, dict(model.named_parameters()))
+    tensors = {name: TensorInfo(tuple(each.shape), "bf16") for name, each in saved.items()}
     return ShapesOnly(
         source="a checkpoint of full size",
         layout="hf",
