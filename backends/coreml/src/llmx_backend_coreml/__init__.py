@@ -75,6 +75,8 @@ def recipes() -> Mapping[str, Recipe]:
 
 @hookimpl
 def check(job: ExportJob) -> None:
+    from llmx.config.backend_limits import require_one_length, require_plain_attention
+
     chosen, model = job.backend.options, job.model
     for name in ("enable_state", "preserve_sdpa"):
         if getattr(chosen, name) and chosen.ios < OLDEST_WITH_STATE:
@@ -99,16 +101,8 @@ def check(job: ExportJob) -> None:
             f"Core ML has its own weight formats, not quantization.qmode={job.quantization.qmode}",
             remedy="use backend.coreml.quantize=b4w and quantization.qmode=none",
         )
-    if model.enable_dynamic_shape:
-        raise ConfigError(
-            "Core ML takes inputs of one length",
-            remedy="use model.enable_dynamic_shape=false; the prompt is then read token by token",
-        )
-    if model.use_sdpa_with_kv_cache or model.quantize_kv_cache:
-        raise ConfigError(
-            "Core ML does not know ExecuTorch's own attention operators",
-            remedy="use model.use_sdpa_with_kv_cache=false and model.quantize_kv_cache=false",
-        )
+    require_one_length(model, "Core ML")
+    require_plain_attention(model, "Core ML")
     if model.dtype_override != "fp32":
         # coremltools reads the state of an fp16 model as fp32, and then finds that it does not fit.
         raise ConfigError(

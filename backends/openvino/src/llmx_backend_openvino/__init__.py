@@ -62,6 +62,7 @@ def recipes() -> Mapping[str, Recipe]:
 
 @hookimpl
 def check(job: ExportJob) -> None:
+    from llmx.config.backend_limits import require_one_length, require_plain_attention
     from llmx_backend_openvino.packages import check_packages
 
     chosen, model, quantization = job.backend.options, job.model, job.quantization
@@ -70,16 +71,8 @@ def check(job: ExportJob) -> None:
             f"OpenVINO has its own weight formats, not quantization.qmode={quantization.qmode}",
             remedy="use quantization.pt2e_quantize=openvino_4wo and quantization.qmode=none",
         )
-    if model.enable_dynamic_shape:
-        raise ConfigError(
-            "OpenVINO's delegate takes inputs of one length",
-            remedy="use model.enable_dynamic_shape=false; the prompt is then read token by token",
-        )
-    if model.use_sdpa_with_kv_cache or model.quantize_kv_cache:
-        raise ConfigError(
-            "OpenVINO does not know ExecuTorch's own attention operators",
-            remedy="use model.use_sdpa_with_kv_cache=false and model.quantize_kv_cache=false",
-        )
+    require_one_length(model, "OpenVINO's delegate")
+    require_plain_attention(model, "OpenVINO")
     if model.dtype_override != "fp32":
         raise ConfigError(
             f"OpenVINO takes a model in fp32, not in {model.dtype_override}",

@@ -13,6 +13,17 @@ LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 INNER = re.compile(r"(?:(.+)\.)?parametrizations\.(\w+)\.original(\d+)")
 
 
+def layer_of(target: str) -> int | None:
+    """Number of the layer that ``layers.N.…`` names; ``None`` for what is in no layer."""
+    match = LAYER.fullmatch(target)
+    return int(match[1]) if match else None
+
+
+def in_layer(target: str, layer: int) -> str:
+    """What is called like ``target`` in another layer."""
+    return LAYER.sub(rf"layers.{layer}.\2", target)
+
+
 def tensor_of(layers: Sequence[nn.Module], target: str) -> Tensor | None:
     """The tensor that ``layers.N.…`` names; ``None`` if there is none."""
     match = LAYER.fullmatch(target)

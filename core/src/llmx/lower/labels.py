@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch.fx import Graph, Node
 
+from llmx.report.origin import LAYER
+
 HANDLE, MODULES = "debug_handle", "nn_module_stack"
 OFFSETS = "llmx_offsets"
 """How many layers and handles a delegate is further on than the graph that it was made from."""
-LAYER = re.compile(r"\blayers\.(\d+)\b")
 
 
 def relabel(node: Node, layers: int, handles: int) -> None:

@@ -27,7 +27,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
-from llmx.lower.eager_tensor import LAYER, tensor_of
+from llmx.lower.eager_tensor import in_layer, layer_of, tensor_of
 from llmx.lower.labels import relabel
 from llmx.lower.payload import (
     DelegateData,
@@ -141,7 +141,7 @@ class _Replication:
         uses = [
             self.position[user]
             for target, node in self.placeholders.items()
-            if _layer_of(target) == layer
+            if layer_of(target) == layer
             for user in node.users
             if user in self.position
         ]
@@ -189,10 +189,10 @@ class _Replication:
         first, second = self.targets.get(one.name), self.targets.get(other.name)
         if first is None or second is None:
             return False
-        layer = _layer_of(first)
+        layer = layer_of(first)
         if layer is not None:
-            return second == _in_layer(first, layer + self.period)
-        if _layer_of(second) is not None:
+            return second == in_layer(first, layer + self.period)
+        if layer_of(second) is not None:
             return False
         return torch.equal(self._tensor(first), self._tensor(second))
 
@@ -200,7 +200,7 @@ class _Replication:
 
     def _add_placeholders(self) -> None:
         for target, node in list(self.placeholders.items()):
-            last = _layer_of(target)
+            last = layer_of(target)
             if last is None or last < self.lowered - self.period:
                 continue
             spec = self._spec(target)
@@ -209,7 +209,7 @@ class _Replication:
                 raise IrregularError(f"{target} was changed while it was lowered")
             after, added = node, []
             for layer in range(last + self.period, len(self.layers), self.period):
-                new_target = _in_layer(target, layer)
+                new_target = in_layer(target, layer)
                 with self.graph.inserting_after(after):
                     new = self.graph.placeholder(node.name.replace(f"_{last}_", f"_{layer}_", 1))
                 new.meta = dict(node.meta)
@@ -311,10 +311,10 @@ class _Replication:
 
     def _shifted_input(self, node: Node, shift: int) -> Node:
         target = self.targets.get(node.name)
-        layer = None if target is None else _layer_of(target)
+        layer = None if target is None else layer_of(target)
         if target is None or layer is None:
             return node
-        return self.placeholders[_in_layer(target, layer + shift)]
+        return self.placeholders[in_layer(target, layer + shift)]
 
     def _attach(self, node: Node, module: Any, roles: Any, shift: int) -> None:
         """Give a get_attr node a module of its own, under the node's name as tools expect it."""
@@ -370,19 +370,19 @@ class _Replication:
     def _outputs(
         self, spec: OutputSpec, value: Any, units: _Units, copies: Sequence[Mapping[Node, Node]]
     ) -> Iterator[tuple[OutputSpec, Any]]:
-        layer = _layer_of(spec.target) if spec.target else None
+        layer = layer_of(spec.target) if spec.target else None
         at = self.position.get(value, -1)
         if spec.kind is not OutputKind.BUFFER_MUTATION or layer is None:
             yield spec, copies[-1].get(value, value)
             return
         assert spec.target is not None
         if at >= units.end:
-            yield _mutation(value, _in_layer(spec.target, layer + len(copies) * self.period)), value
+            yield _mutation(value, in_layer(spec.target, layer + len(copies) * self.period)), value
             return
         yield spec, value
         if at >= units.middle:
             for number, made in enumerate(copies, start=1):
-                later = _in_layer(spec.target, layer + number * self.period)
+                later = in_layer(spec.target, layer + number * self.period)
                 yield _mutation(made[value], later), made[value]
 
 
@@ -395,12 +395,3 @@ def _as(example: Any, tensor: Tensor) -> Tensor:
     if not isinstance(example, nn.Parameter) or isinstance(tensor, nn.Parameter):
         return tensor
     return nn.Parameter(tensor, requires_grad=False)
-
-
-def _layer_of(target: str) -> int | None:
-    match = LAYER.fullmatch(target)
-    return int(match.group(1)) if match else None
-
-
-def _in_layer(target: str, layer: int) -> str:
-    return LAYER.sub(rf"layers.{layer}.\2", target)

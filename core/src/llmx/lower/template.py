@@ -9,8 +9,8 @@ from attrs import frozen
 from torch import nn
 
 from llmx.lower.payload import IrregularError
-from llmx.model.fused import shallow_copy
 from llmx.model.kv_cache import AttentionCore
+from llmx.model.shallow import shallow_copy
 
 
 @frozen

@@ -16,6 +16,18 @@ from llmx.model.params import DecoderParams
 from llmx.model.vocabulary import InputTokens, OutputTokens
 
 
+def positions_of(tokens: Tensor, input_pos: Tensor | None) -> tuple[Tensor, int]:
+    """Positions [S] of a call's tokens [1, S], and the first as a number; ``input_pos`` [1]."""
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    start: int = 0
+    if input_pos is not None:
+        positions = positions + input_pos
+        # Read once for all layers: each .item() would be a new symbol with its own checks.
+        start = input_pos[0].item()  # type: ignore[assignment]
+        torch._check(start >= 0)  # type: ignore[no-untyped-call]
+    return positions, start
+
+
 class Layer(nn.Module):
     """Pre-norm attention and feed-forward, each added to the residual stream."""
 
@@ -66,13 +78,7 @@ class Decoder(nn.Module):
 
         Returns logits [1, vocab] of the last position, or [1, S, vocab] with ``full_logits``.
         """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        start: int = 0
-        if input_pos is not None:
-            positions = positions + input_pos
-            # Read once for all layers: each .item() would be a new symbol with its own checks.
-            start = input_pos[0].item()  # type: ignore[assignment]
-            torch._check(start >= 0)  # type: ignore[no-untyped-call]
+        positions, start = positions_of(tokens, input_pos)
         # Before the first layer, so that those of one kind stay the same program.
         angles = self.angles(positions)
         places = self._places(positions, start)

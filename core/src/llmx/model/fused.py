@@ -6,7 +6,6 @@ every projection has a name and an account of its own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from llmx.model.attention import Attention
 from llmx.model.norm import RMSNorm
 from llmx.model.rope import apply_rope
+from llmx.model.shallow import shallow_copy
 
 
 class FusedAttention(nn.Module):
@@ -59,14 +59,6 @@ def fuse_projections(model: nn.Module) -> nn.Module:
     fused = shallow_copy(model)
     fused.layers = nn.ModuleList(_fused_layer(layer) for layer in layers)
     return fused
-
-
-def shallow_copy(module: nn.Module) -> nn.Module:
-    """A module with the same parts, which can be given others."""
-    copied = copy.copy(module)
-    copied._modules = dict(module._modules)
-    copied._parameters = dict(module._parameters)
-    return copied
 
 
 def _fused_layer(layer: nn.Module) -> nn.Module:

@@ -7,11 +7,11 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from llmx import CheckpointError
 from llmx.model.cache_layout import layout_of
+from llmx.model.decoder import positions_of
 from llmx.model.kv_cache import AttentionCore, UncachedAttention
 from llmx.model.ops import AttentionShape, BuildOptions, ModelOps
 from llmx.model.vocabulary import InputTokens, OutputTokens
@@ -114,13 +114,7 @@ class TransformersModel(nn.Module):
 
         Returns logits [1, vocab] of the last position, or [1, S, vocab] with ``full_logits``.
         """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        start: int = 0
-        if input_pos is not None:
-            positions = positions + input_pos
-            # Read once for all layers: each .item() would be a new symbol with its own checks.
-            start = input_pos[0].item()  # type: ignore[assignment]
-            torch._check(start >= 0)  # type: ignore[no-untyped-call]
+        positions, start = positions_of(tokens, input_pos)
         rows = self.embedding(self.inputs(tokens))
         if self.row_scale != 1.0:
             rows = rows * self.row_scale

@@ -1,0 +1,36 @@
+"""Refusals that several backends share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmx.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llmx.config.schema import ModelOptions
+
+
+def require_one_length(model: ModelOptions, backend: str) -> None:
+    """For a backend, named as its makers do, whose programs have inputs of one length.
+
+    Raises:
+        ConfigError: the model is to have others.
+    """
+    if model.enable_dynamic_shape:
+        raise ConfigError(
+            f"{backend} takes inputs of one length",
+            remedy="use model.enable_dynamic_shape=false; the prompt is then read token by token",
+        )
+
+
+def require_plain_attention(model: ModelOptions, backend: str) -> None:
+    """For a backend that has PyTorch's operators only.
+
+    Raises:
+        ConfigError: the model is to attend by ExecuTorch's own.
+    """
+    if model.use_sdpa_with_kv_cache or model.quantize_kv_cache:
+        raise ConfigError(
+            f"{backend} does not know ExecuTorch's own attention operators",
+            remedy="use model.use_sdpa_with_kv_cache=false and model.quantize_kv_cache=false",
+        )
