@@ -42,7 +42,8 @@ class ProgramInfo:
     @property
     def any_token(self) -> int:
         """A token that the program surely reads, whatever its vocabulary was pruned to."""
-        return min(self.eos_ids, default=0)
+        # Published ids may lie beyond the vocabulary of a tiny model.
+        return min((each for each in self.eos_ids if each < self.vocab_size), default=0)
 
 
 def read_program(path: Path) -> ProgramInfo:
