@@ -59,8 +59,10 @@ ABOUT_RUNNING = (
     "eos_count",
     "model_architecture",
     "kv_io_bit_width",
+    "quantization_args",
+    "lora_args",
 )
-"""Keys that do not describe the weights; the job's own options decide these."""
+"""Keys that do not describe the weights, or say what the weights say too."""
 
 PLAIN = {
     "norm_type": "rmsnorm",

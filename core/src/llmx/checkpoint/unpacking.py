@@ -8,11 +8,11 @@ from typing import Any
 from llmx.checkpoint.base import Checkpoint
 from llmx.checkpoint.packed import PackedWeight, packed_checkpoint
 from llmx.checkpoint.packed_hf import CODES, PACKINGS, hf_packed
+from llmx.checkpoint.packed_meta import meta_packed
 from llmx.checkpoint.packed_torchao import torchao_packed
 from llmx.errors import CheckpointError
 
 DESCRIPTION = "quantization_config"
-INTEGER_TYPES = ("int8", "i8")
 
 
 def unpacked(checkpoint: Checkpoint, metadata: Iterable[Mapping[str, str]] = ()) -> Checkpoint:
@@ -34,8 +34,7 @@ def _weights(
     if weights := torchao_packed(checkpoint, metadata):
         return weights
     if checkpoint.layout == "meta":
-        _refuse_integers_of_meta(checkpoint)
-        return {}
+        return meta_packed(checkpoint)
     described: Any = checkpoint.config.get(DESCRIPTION)
     if described is None:
         if any(name.endswith(f".{CODES}") for name in checkpoint.tensors):
@@ -54,18 +53,3 @@ def _weights(
         remedy=f"Use the model before quantization, or one by {', '.join(PACKINGS)}, GGUF or "
         "torchao (as safetensors).",
     )
-
-
-def _refuse_integers_of_meta(checkpoint: Checkpoint) -> None:
-    """Refuse what nothing in the tensors tells from plain integers.
-
-    SpinQuant's weights are rotated (https://arxiv.org/abs/2405.16406): without the rotation of
-    the activations that belongs to them, the model would compute something else.
-    """
-    for name, info in checkpoint.tensors.items():
-        if name.endswith(".weight") and info.dtype in INTEGER_TYPES:
-            raise CheckpointError(
-                f"{checkpoint.source}: {name} is stored as {info.dtype}; quantized checkpoints "
-                "of Meta (SpinQuant, QAT with LoRA) cannot be read",
-                remedy="Use the model before quantization.",
-            )

@@ -58,6 +58,13 @@ def _check_base(job: ExportJob) -> None:
         )
     if job.base.lora_config is not None:
         _check_adapter(job.base.lora_config)
+    integers = job.quantization.use_spin_quant is not None or job.quantization.use_qat
+    if job.base.preq_mode is not None and not integers:
+        raise ConfigError(
+            f"base.preq_mode {job.base.preq_mode} is for checkpoints of Meta's integers",
+            remedy="add quantization.use_spin_quant=native or quantization.use_qat=true, "
+            "or leave it out",
+        )
 
 
 def _check_adapter(adapter: Adapter) -> None:
@@ -131,6 +138,11 @@ def _check_quantization(quantization: QuantizationOptions) -> None:
         _check_embedding(quantization.embedding_quantize)
     if quantization.head_quantize is not None:
         _check_head(quantization)
+    if quantization.use_spin_quant is not None and quantization.use_qat:
+        raise ConfigError(
+            "quantization.use_spin_quant contradicts quantization.use_qat",
+            remedy="leave one of them out",
+        )
     _check_method(quantization)
     _check_graph(quantization)
     _check_budget(quantization)

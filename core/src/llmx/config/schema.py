@@ -55,18 +55,15 @@ class BaseOptions:
         converter=parse_adapter,
     )  # fmt: skip
     use_lora: int = option(
-        0, "Rank of the adapter of a QAT checkpoint.", unsupported="use a plain checkpoint"
+        0,
+        "Rank of the adapter of a QAT checkpoint.",
+        unsupported="use a checkpoint without adapters; they cannot stay beside integers yet",
     )
-    preq_mode: str | None = option(
-        None, "How a pre-quantized checkpoint was made.", unsupported="use a float checkpoint"
+    preq_mode: Literal["8da4w", "8da4w_output_8da8w"] | None = option(
+        None, "Layers of a checkpoint of Meta's integers; none is the latter."
     )
-    preq_group_size: int = option(
-        32, "Group size of a pre-quantized checkpoint.", unsupported="use a float checkpoint"
-    )
-    preq_embedding_quantize: str = option(
-        "8,0", "Embedding format of a pre-quantized checkpoint.",
-        unsupported="use a float checkpoint",
-    )  # fmt: skip
+    preq_group_size: int = option(32, "Group size in such a checkpoint.")
+    preq_embedding_quantize: str = option("8,0", "Format of its embedding.")
 
 
 @frozen(kw_only=True)
@@ -164,11 +161,11 @@ class QuantizationOptions:
     pt2e_quantize: str | None = option(
         None, "Quantizer of the backend, by name: quantizes the graph, calibrated by a text."
     )
-    use_spin_quant: str | None = option(
-        None, "SpinQuant rotations.", unsupported="use a plain checkpoint"
+    use_spin_quant: Literal["native"] | None = option(
+        None, "The checkpoint has Meta's integers, rotated by SpinQuant: they stay as they are."
     )
     use_qat: bool = option(
-        False, "The checkpoint was trained for quantization.", unsupported="use a plain checkpoint"
+        False, "The checkpoint has Meta's integers, trained as such: they stay as they are."
     )
     quantize_scope: Literal["full", "linear"] = option(
         "full", "What pt2e quantizes.", unsupported="use quantization.qmode"

@@ -16,6 +16,7 @@ from llmx.errors import CheckpointError, ConfigError
 from llmx.lower.adapter import merged
 from llmx.lower.source import Source
 from llmx.lower.vocabulary import EMBEDDING, HEAD, Vocabulary, read_vocabulary
+from llmx.model.hadamard import Hadamard
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.plugins import Plugins
 from llmx.progress import Stages
@@ -67,6 +68,14 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     build = build_options(job, vocabulary)
     with torch.device("meta"):
         model = plugins.family.build_model(params=params, ops=ops, build=build)
+    if build.rotation is Hadamard and not any(
+        isinstance(each, Hadamard) for each in model.modules()
+    ):
+        raise ConfigError(
+            f"quantization.use_spin_quant={job.quantization.use_spin_quant}: the layers of "
+            f"{job.base.model_class} have no place for the rotation",
+            remedy="it is for checkpoints of the standard decoder; leave it out",
+        )
     tied = TIED if params.tied_embeddings and vocabulary.one_table else {}
     shared = SHARED if job.model.use_shared_embedding else {}
     if shared and not tied:
@@ -124,6 +133,7 @@ def build_options(job: ExportJob, vocabulary: Vocabulary) -> BuildOptions:
         inputs=vocabulary.inputs,
         outputs=vocabulary.outputs,
         full_logits=job.debug.generate_full_logits,
+        rotation=nn.Identity if job.quantization.use_spin_quant is None else Hadamard,
     )
 
 

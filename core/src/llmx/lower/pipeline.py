@@ -28,6 +28,7 @@ from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.forecast import MemoryRule
 from llmx.lower.methods import constant_methods
 from llmx.lower.mixed import with_bits_spent
+from llmx.lower.prequantized import resolve_prequantized
 from llmx.lower.pt2e import check_quantizer
 from llmx.lower.side_files import store_for
 from llmx.lower.source import Source, file_hashes, open_source
@@ -92,6 +93,7 @@ def run(
         accept(source.params)
         tokens = family.token_ids(checkpoint=source.checkpoint)
         job = resolve_lengths(job, source.params)
+        job = resolve_prequantized(job, source.checkpoint)
         job = resolve_tables(job, source.params, tokens)
         # Now of what the checkpoint has decided, too.
         backend.check(job=job)

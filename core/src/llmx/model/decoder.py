@@ -38,7 +38,7 @@ class Layer(nn.Module):
         self.attention_norm = ops.norm(params.dim, params.norm_eps)
         self.attention = Attention(index, params, ops, build)
         self.feed_forward_norm = ops.norm(params.dim, params.norm_eps)
-        self.feed_forward = FeedForward(params)
+        self.feed_forward = FeedForward(params, build.rotation())
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cos, sin, place)

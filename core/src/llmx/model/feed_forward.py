@@ -9,15 +9,17 @@ from llmx.model.params import DecoderParams
 
 
 class FeedForward(nn.Module):
-    """``down(silu(gate(x)) * up(x))`` on [1, S, dim]."""
+    """``down(rotation(silu(gate(x)) * up(x)))`` on [1, S, dim]."""
 
-    def __init__(self, params: DecoderParams) -> None:
+    def __init__(self, params: DecoderParams, rotation: nn.Module | None = None) -> None:
         super().__init__()
+        self.rotation = rotation or nn.Identity()
         bias = params.mlp_bias
         self.gate_proj = nn.Linear(params.dim, params.hidden_dim, bias=bias)
         self.up_proj = nn.Linear(params.dim, params.hidden_dim, bias=bias)
         self.down_proj = nn.Linear(params.hidden_dim, params.dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        hidden = functional.silu(self.gate_proj(x)) * self.up_proj(x)
+        out: Tensor = self.down_proj(self.rotation(hidden))
         return out

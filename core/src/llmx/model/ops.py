@@ -98,6 +98,7 @@ class BuildOptions:
         sinks: for texts beyond what the model was made for.
         inputs, outputs: ids of the tokens that the model reads and says; ``None`` is all.
         full_logits: logits of every position instead of the last one's only.
+        rotation: makes what turns the input of each feed-forward block's last layer.
     """
 
     dtype: torch.dtype
@@ -110,6 +111,7 @@ class BuildOptions:
     inputs: Sequence[int] | None = None
     outputs: Sequence[int] | None = None
     full_logits: bool = False
+    rotation: Callable[[], nn.Module] = nn.Identity
 
     @property
     def position_span(self) -> int:

@@ -168,7 +168,10 @@ def _plain(job: ExportJob) -> ExportJob:
         job,
         model=model,
         export=lengths,
-        quantization=QuantizationOptions(),
+        # Integers of the checkpoint become the floats that they mean.
+        quantization=QuantizationOptions(
+            imported="requantize", use_spin_quant=job.quantization.use_spin_quant
+        ),
         backend=SelectedBackend(),
         debug=DebugOptions(generate_full_logits=True),
     )
