@@ -12,15 +12,17 @@ from pathlib import Path
 def installed(package: Path) -> dict[str, str]:
     """An environment in which Python takes the package as installed, as pip would have it."""
     project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    ((group, entries),) = project["entry-points"].items()
     site = package / "site"
     sources = (package / "src", package)
     info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir(parents=True)
     head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    (info / "METADATA").write_text(head)
-    lines = [f"{name} = {target}" for name, target in entries.items()]
-    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+    requires = [f"Requires-Dist: {each}\n" for each in project["dependencies"]]
+    (info / "METADATA").write_text("".join([head, *requires]))
+    lines: list[str] = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in entries.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (site, *sources)))}
 
 

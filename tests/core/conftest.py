@@ -89,6 +89,7 @@ class Site:
         backends: tuple[str, ...] = (),
         version: str = "1.0",
         attribute: str = "",
+        requires: str = "llmx-core",
     ) -> None:
         """Install ``module`` (source text) under an own module name as these plugins."""
         name = f"{distribution.replace('-', '_')}_{next(_serial)}"
@@ -98,6 +99,7 @@ class Site:
         info.mkdir()
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+            f"Requires-Dist: {requires}\n"
         )
         groups = {"llmx.families": families, "llmx.backends": backends}
         (info / "entry_points.txt").write_text(

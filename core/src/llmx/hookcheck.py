@@ -1,4 +1,4 @@
-"""What a plugin implements, and whether that is what llmx calls."""
+"""Whether what a plugin implements is what llmx calls."""
 
 from __future__ import annotations
 
@@ -6,21 +6,10 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import pluggy
-
+from llmx.compatibility import implementations
 from llmx.errors import PluginError
 from llmx.hookspecs import PROJECT
 from llmx.names import did_you_mean
-
-
-def implementations(plugin: object) -> dict[str, Callable[..., Any]]:
-    """A plugin's functions that are marked as hook implementations, by name."""
-    manager = pluggy.PluginManager(PROJECT)
-    return {
-        name: getattr(plugin, name)
-        for name in dir(plugin)
-        if manager.parse_hookimpl_opts(plugin, name) is not None
-    }
 
 
 def check_hooks(

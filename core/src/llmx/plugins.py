@@ -12,6 +12,7 @@ from typing import cast
 import pluggy
 from attrs import field, frozen
 
+from llmx.compatibility import check_version, with_present_names
 from llmx.defaults import BackendDefaults, FamilyDefaults
 from llmx.errors import PluginError
 from llmx.hookcheck import check_hooks
@@ -109,8 +110,10 @@ def import_plugin(plugin: Installed) -> object:
     """The module or object that the entry point names, with its hooks checked.
 
     Raises:
-        PluginError: it cannot be imported (the cause is chained), or its hooks are not hooks.
+        PluginError: it is made for another version of llmx, it cannot be imported (the cause is
+            chained), or its hooks are not hooks.
     """
+    check_version(str(plugin), plugin.entry_point.dist)
     try:
         value: object = plugin.entry_point.load()
     except (Exception, SystemExit) as error:
@@ -118,6 +121,7 @@ def import_plugin(plugin: Installed) -> object:
             f"{plugin} cannot be imported: {type(error).__name__}: {error}",
             remedy=f"reinstall {plugin.distribution}, or report this to its authors",
         ) from error
+    value = with_present_names(value, str(plugin))
     check_hooks(value, str(plugin), plugin.group, _SPECS, _REQUIRED_HOOKS[plugin.group])
     return value
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
 from llmx import __version__
 from llmx.errors import LlmxError
+
+_python_shows = warnings.showwarning
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -77,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
     # Scratch folders are removed on the way out, which the default handler does not give time for.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    warnings.showwarning = _show_warning
     sys.exit(invoke(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -110,6 +115,18 @@ def invoke(arguments: Sequence[str]) -> int:
             f"run again with {DEBUG} for the traceback",
         )
         return 1
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """What llmx itself announces is a note; the rest looks as Python shows it."""
+    from llmx.compatibility import LlmxDeprecationWarning
+
+    if issubclass(category, LlmxDeprecationWarning):
+        click.echo(f"note: {message}", err=True)
+    else:
+        _python_shows(message, category, *place, **more)
 
 
 def _report(problem: str, remedy: str | None) -> None:

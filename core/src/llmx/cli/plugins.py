@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from llmx.compatibility import implementations
 from llmx.errors import PluginError
-from llmx.hookcheck import implementations
 from llmx.plugins import BACKENDS, FAMILIES, Installed, duplicates, import_plugin, installed
 
 

@@ -72,7 +72,8 @@ def common_values(package: PackageName) -> dict[str, str]:
         "title": package.title,
         "distribution": package.distribution,
         "module": package.module,
-        "version": __version__,
+        # Any later minor version will do.
+        "version": __version__.rpartition(".")[0],
     }
 
 
