@@ -67,12 +67,37 @@ def draw_tensors() -> Published:
     return tensors
 
 
+RANK, SCALE = 4, 2.0
+
+
+def draw_adapted() -> Published:
+    """The same with an adapter for every layer, its rows in Meta's order like those of weights."""
+    generator = torch.Generator().manual_seed(7)
+    tensors = draw_tensors()
+    for layer in range(LAYERS):
+        for name, (rows, width) in LINEARS.items():
+            for part, shape in (("A", (RANK, width)), ("B", (rows, RANK))):
+                values = torch.randn(shape, generator=generator) / 16
+                tensors[f"layers.{layer}.{name}.adaptor.{part}.weight"] = values.bfloat16()
+    return tensors
+
+
+def write(tensors: Published, folder: Path, **params: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    torch.save(tensors, folder / "consolidated.00.pth")
+    (folder / "params.json").write_text(json.dumps({**PARAMS, **params}))
+    return folder / "consolidated.00.pth"
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapted")
+    return write(draw_adapted(), folder, lora_args={"rank": RANK, "scale": SCALE})
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("published")
-    torch.save(draw_tensors(), folder / "consolidated.00.pth")
-    (folder / "params.json").write_text(json.dumps(PARAMS))
-    return folder / "consolidated.00.pth"
+    return write(draw_tensors(), tmp_path_factory.mktemp("published"))
 
 
 def job(checkpoint: Path, **options: Any) -> ExportJob:
@@ -114,8 +139,8 @@ def half_split(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def theirs(tokens: list[int], *, rotation: Tensor) -> Tensor:
-    """Logits of transformers' model with these weights; the rotation is in a weight there."""
+def theirs(tokens: list[int], *, rotation: Tensor, tensors: Published | None = None) -> Tensor:
+    """Logits of transformers' model with these weights; rotation and adapters are in them there."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = LlamaForCausalLM(
@@ -131,7 +156,7 @@ def theirs(tokens: list[int], *, rotation: Tensor) -> Tensor:
             tie_word_embeddings=False,
         )
     ).eval()
-    tensors = draw_tensors()
+    tensors = tensors or draw_tensors()
     state = {
         "model.embed_tokens.weight": dequantize(tensors, "tok_embeddings"),
         "lm_head.weight": dequantize(tensors, "output"),
@@ -141,6 +166,9 @@ def theirs(tokens: list[int], *, rotation: Tensor) -> Tensor:
         for ours, name in NAMES.items():
             stored = f"layers.{layer}.{ours}"
             weight = dequantize(tensors, stored) if ours in LINEARS else tensors[f"{stored}.weight"]
+            if f"{stored}.adaptor.A.weight" in tensors:
+                down, up = (tensors[f"{stored}.adaptor.{each}.weight"].float() for each in "AB")
+                weight = weight + SCALE * up @ down
             if ours in ("attention.wq", "attention.wk"):
                 weight = half_split(weight)
             if ours == "feed_forward.w2":
@@ -178,6 +206,12 @@ def test_the_model_is_that_of_transformers(published: Path) -> None:
         torch.testing.assert_close(found, theirs(TOKENS, rotation=rotation), rtol=1e-4, atol=1e-4)
 
 
+def test_the_adapted_model_is_that_of_transformers(adapted: Path) -> None:
+    found = Reference(job(adapted, use_qat=True), Stages()).logits(TOKENS)
+    expected = theirs(TOKENS, rotation=torch.eye(HIDDEN), tensors=draw_adapted())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_program_rotates(rotated: Artifact) -> None:
     found = torch.stack(list(FedProgram(rotated.program).walk(TOKENS)))
     right = distance(found, theirs(TOKENS, rotation=hadamard(HIDDEN)))
@@ -187,13 +221,9 @@ def test_the_program_rotates(rotated: Artifact) -> None:
 
 
 def changed(published: Path, change: Callable[[Published], Any]) -> Path:
-    folder = published.parent / change.__name__
-    folder.mkdir()
     tensors = draw_tensors()
     change(tensors)
-    torch.save(tensors, folder / "consolidated.00.pth")
-    (folder / "params.json").write_text(json.dumps(PARAMS))
-    return folder / "consolidated.00.pth"
+    return write(tensors, published.parent / change.__name__)
 
 
 @pytest.mark.parametrize(
@@ -231,13 +261,30 @@ def test_what_the_job_must_say(
     assert remedy in str(raised.value.remedy)
 
 
-def test_adapters_are_refused(published: Path) -> None:
-    def adapted(tensors: Published) -> None:
-        for part, shape in (("A", (4, DIM)), ("B", (DIM, 4))):
-            tensors[f"layers.0.attention.wq.adaptor.{part}.weight"] = torch.zeros(shape)
+def test_an_adapter_stays_beside_its_integers(adapted: Path) -> None:
+    artifact = export(job(adapted, use_qat=True, use_lora=RANK))
+    modules = artifact.manifest["weights"]["modules"]
+    linears = [each for each in modules if each["kind"] == "linear"]
+    assert {(each["error"], each["obstacle"]) for each in linears} == {(0, None)}
+    assert len([each for each in modules if each["name"].endswith(".adapter")]) == LAYERS * 7
+    found = torch.stack(list(FedProgram(artifact.program).walk(TOKENS)))
+    plain, whole = (
+        distance(found, theirs(TOKENS, rotation=torch.eye(HIDDEN), tensors=each))
+        for each in (draw_tensors(), draw_adapted())
+    )
+    assert whole < 0.2
+    assert plain > 3 * whole
 
-    with pytest.raises(CheckpointError, match="has LoRA adapters beside its integers"):
-        export(job(changed(published, adapted), use_qat=True))
+
+def test_an_adapter_has_its_rank_and_scale(adapted: Path, published: Path) -> None:
+    with pytest.raises(CheckpointError, match="has rank 4") as raised:
+        export(job(adapted, use_qat=True, use_lora=8))
+    assert "use base.use_lora=4" in str(raised.value.remedy)
+    with pytest.raises(CheckpointError, match="has no adapter beside its weights"):
+        export(job(published, use_qat=True, use_lora=RANK))
+    unsaid = write(draw_adapted(), published.parent / "unsaid")
+    with pytest.raises(CheckpointError, match=r"says no rank and scale \(lora_args\)"):
+        export(job(unsaid, use_qat=True))
 
 
 def test_floats_are_no_such_checkpoint(published: Path) -> None:

@@ -76,7 +76,6 @@ def test_every_option_is_documented():
     ("section", "options", "key"),
     [
         ("model", ModelOptions(static_quantize_kv_cache=True), "static_quantize_kv_cache"),
-        ("base", BaseOptions(model_class="any", use_lora=8), "use_lora"),
         ("export", ExportOptions(lora_weights_file="x"), "lora_weights_file"),
         ("multimethod", MultimethodOptions(methods=[{}]), "methods"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 from llmx.checkpoint.base import TensorInfo
 from llmx.errors import CheckpointError
 
+ADAPTER = "lora_args"
 REQUIRED = ("dim", "n_layers", "n_heads")
 
 RENAMED = {
@@ -60,7 +61,7 @@ ABOUT_RUNNING = (
     "model_architecture",
     "kv_io_bit_width",
     "quantization_args",
-    "lora_args",
+    ADAPTER,
 )
 """Keys that do not describe the weights, or say what the weights say too."""
 
@@ -121,6 +122,8 @@ def config_from_meta(
             "params.json asks for qk-norm after rope (qk_norm_before_rope is not true)",
             remedy="The model needs a family plugin of its own.",
         )
+    if params.get(ADAPTER):
+        config[ADAPTER] = params[ADAPTER]
     scaling = _rope_scaling(params)
     if scaling:
         config["rope_scaling"] = scaling

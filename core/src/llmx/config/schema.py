@@ -55,9 +55,7 @@ class BaseOptions:
         converter=parse_adapter,
     )  # fmt: skip
     use_lora: int = option(
-        0,
-        "Rank of the adapter of a QAT checkpoint.",
-        unsupported="use a checkpoint without adapters; they cannot stay beside integers yet",
+        0, "Rank of the adapter in a checkpoint of Meta's integers; 0 is what it has."
     )
     preq_mode: Literal["8da4w", "8da4w_output_8da8w"] | None = option(
         None, "Layers of a checkpoint of Meta's integers; none is the latter."

@@ -13,9 +13,10 @@ from llmx.checkpoint import IntegerWeight, WeightMap, apply_stored, plan
 from llmx.config import ExportJob
 from llmx.config.context_checks import attention_sinks
 from llmx.errors import CheckpointError, ConfigError
-from llmx.lower.adapter import merged
+from llmx.lower.adapter import kept_beside, merged
 from llmx.lower.source import Source
 from llmx.lower.vocabulary import EMBEDDING, HEAD, Vocabulary, read_vocabulary
+from llmx.model.adapted import AdaptedLinear, LowRank
 from llmx.model.hadamard import Hadamard
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.plugins import Plugins
@@ -37,7 +38,10 @@ SHARED = {"embedding": "head"}
 
 @frozen
 class Blueprint:
-    """A model without weights, and everything that was decided about them before reading any."""
+    """A model without weights, and everything that was decided about them before reading any.
+
+    ``beside``: adapters that stay apart, by the name of the linear layer.
+    """
 
     model: nn.Module
     ops: ModelOps
@@ -48,6 +52,7 @@ class Blueprint:
     schemes: Mapping[str, Scheme]
     imports: ImportRules
     tensors: Iterable[tuple[str, Tensor | IntegerWeight]]
+    beside: Mapping[str, LowRank]
     vocabulary: Vocabulary
     notes: Sequence[str]
     int8_activations: bool
@@ -98,6 +103,11 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     tensors = _tensors(source, plugins, stored)
     if source.adapter is not None:
         tensors = merged(tensors, source.adapter, plugins.family, params, stored)
+    beside: Mapping[str, LowRank] = {}
+    if source.beside is not None:
+        added = kept_beside(source.beside, plugins.family, params, stored)
+        beside = {name.removesuffix(".weight"): each for name, each in added.items()}
+        _require_linears(model, beside, source.beside.source)
     return Blueprint(
         model=model.eval(),
         ops=ops,
@@ -108,6 +118,7 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
         schemes=schemes,
         imports=import_rules(job.quantization.imported, ops),
         tensors=vocabulary.cut(tensors, tied=params.tied_embeddings),
+        beside=beside,
         vocabulary=vocabulary,
         notes=[
             *vocabulary.notes(),
@@ -158,8 +169,34 @@ def fill(
     )
     total = len({name.rpartition(".")[0] for name in blueprint.shapes}) + len(blueprint.tied)
     named = ((record.name, record) for record in records)
-    for _, record in stages.track(named, total):
+    for name, record in stages.track(named, total):
         yield record
+        if name in blueprint.beside:
+            yield _adapt(blueprint, name, blueprint.beside[name])
+
+
+def _adapt(blueprint: Blueprint, name: str, added: LowRank) -> WeightRecord:
+    """Put an adapter beside a layer that has its weights, and account for it."""
+    model, dtype = blueprint.model, blueprint.dtype
+    model.set_submodule(name, AdaptedLinear(model.get_submodule(name), added, dtype))
+    elements = added.down.numel() + added.up.numel()
+    return WeightRecord(
+        name=f"{name}.adapter",
+        kind="other",
+        elements=elements,
+        bits=dtype.itemsize * 8,
+        group=None,
+        stored_bytes=elements * dtype.itemsize,
+    )
+
+
+def _require_linears(model: nn.Module, names: Iterable[str], adapter: str) -> None:
+    others = [name for name in names if not isinstance(model.get_submodule(name), nn.Linear)]
+    if others:
+        raise CheckpointError(
+            f"{adapter}: the adapter changes {', '.join(others)}, which is no linear layer",
+            remedy="merge it into the weights where it was made",
+        )
 
 
 def import_rules(mode: str, ops: ModelOps) -> ImportRules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,16 +97,7 @@ def run(
         job = resolve_tables(job, source.params, tokens)
         # Now of what the checkpoint has decided, too.
         backend.check(job=job)
-        if source.adapter is not None:
-            changed = len(source.adapter.tensors)
-            stages.note(f"{source.adapter.source} is merged into {changed} of the model's weights")
-        if source.stands_in:
-            assert source.checkpoint is not None
-            stages.note(
-                f"{source.checkpoint.source} is {described(source.checkpoint.config)}: "
-                f"{job.base.model_class} stands in for a family that was made for it"
-            )
-        for note in context_notes(job, source.params):
+        for note in _source_notes(source, job):
             stages.note(note)
     with stages.stage("build model"):
         blueprint = draw(job, source, plugins)
@@ -191,6 +182,22 @@ def run(
             write_page(scratch, manifest, facts["lifetimes"])
     store.trim()
     return Artifact.open(folder)
+
+
+def _source_notes(source: Source, job: ExportJob) -> Iterator[str]:
+    """What people should know of the weights before they are read."""
+    if source.adapter is not None:
+        changed = len(source.adapter.tensors)
+        yield f"{source.adapter.source} is merged into {changed} of the model's weights"
+    if source.beside is not None:
+        yield f"the adapter of {len(source.beside.tensors)} weights stays beside them"
+    if source.stands_in:
+        assert source.checkpoint is not None
+        yield (
+            f"{source.checkpoint.source} is {described(source.checkpoint.config)}: "
+            f"{job.base.model_class} stands in for a family that was made for it"
+        )
+    yield from context_notes(job, source.params)
 
 
 def _program_name(job: ExportJob) -> str:

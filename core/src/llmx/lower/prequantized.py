@@ -13,7 +13,6 @@ HEAD_IN_ROWS = "8da4w_output_8da8w"
 HEAD_IN_GROUPS = "8da4w"
 ROWS = "8,0"
 EMBEDDING, HEAD = "tok_embeddings.weight", "output.weight"
-ADAPTER = ".adaptor."
 
 
 def resolve_prequantized(job: ExportJob, checkpoint: Checkpoint | None) -> ExportJob:
@@ -33,12 +32,6 @@ def resolve_prequantized(job: ExportJob, checkpoint: Checkpoint | None) -> Expor
                 remedy="leave them out",
             )
         return job
-    if any(ADAPTER in name for name in checkpoint.tensors):
-        raise CheckpointError(
-            f"{checkpoint.source} has LoRA adapters beside its integers, which would have to stay "
-            "apart from them",
-            remedy="use the checkpoint without adapters (SpinQuant), or the model in float",
-        )
     if not asked:
         raise CheckpointError(
             f"{checkpoint.source} holds integers, and nothing in it says whether they are rotated",

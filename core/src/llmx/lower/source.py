@@ -13,6 +13,7 @@ from llmx.checkpoint import Checkpoint, source_hashes
 from llmx.checkpoint.companions import read_companions
 from llmx.checkpoint.files import file_hash
 from llmx.checkpoint.lora import LoraCheckpoint, open_lora
+from llmx.checkpoint.lora_meta import split_adapter
 from llmx.config import BaseOptions
 from llmx.detect import refuse_mismatch
 from llmx.errors import CheckpointError
@@ -26,13 +27,15 @@ from llmx.progress import Progress
 class Source:
     """An open checkpoint (``None`` for random weights) and the parameters that hold for it.
 
-    ``adapter`` is what a LoRA adds to the weights, if one is asked for; ``stands_in`` tells that
-    the family reads the checkpoint for want of one that was made for it.
+    ``adapter`` is what a LoRA adds to the weights, if one is asked for; ``beside`` is one that the
+    checkpoint has and that stays apart; ``stands_in`` tells that the family reads the checkpoint
+    for want of one that was made for it.
     """
 
     checkpoint: Checkpoint | None
     params: DecoderParams
     adapter: LoraCheckpoint | None = None
+    beside: LoraCheckpoint | None = None
     stands_in: bool = False
 
     def identity(self, hashes: Mapping[str, str], tokenizer: Path | None) -> Mapping[str, Any]:
@@ -45,6 +48,7 @@ class Source:
         return {
             "files": hashes,
             "adapter": {} if self.adapter is None else self.adapter.scales,
+            "beside": {} if self.beside is None else self.beside.scales,
             "tokenizer": None if tokenizer is None else file_hash(tokenizer),
         }
 
@@ -88,15 +92,33 @@ def _open_model(base: BaseOptions, family: FamilySpec, progress: Progress) -> So
     checkpoint = family.load_checkpoint(
         source=source, revision=base.revision, params=params_file, progress=progress
     )
+    checkpoint, beside = split_adapter(checkpoint)
+    if base.use_lora:
+        _check_rank(base.use_lora, checkpoint, beside)
     if not checkpoint.config:
-        return Source(checkpoint, _published(base, family))
+        return Source(checkpoint, _published(base, family), beside=beside)
     level = family.match_config(config=checkpoint.config)
     if level == ANOTHER:
         raise refuse_mismatch(checkpoint.source, checkpoint.config, base.model_class)
     params = _described(checkpoint.config, base, family)
     if base.size is not None:
         _check_size(params, _published(base, family), base.size, checkpoint.source)
-    return Source(checkpoint, params, stands_in=level == STAND_IN)
+    return Source(checkpoint, params, beside=beside, stands_in=level == STAND_IN)
+
+
+def _check_rank(wanted: int, checkpoint: Checkpoint, beside: LoraCheckpoint | None) -> None:
+    if beside is None:
+        raise CheckpointError(
+            f"base.use_lora={wanted}: {checkpoint.source} has no adapter beside its weights",
+            remedy="leave it out; an adapter of its own is --adapter",
+        )
+    for name, (down, _) in beside.factors.items():
+        rank = beside.inner.tensors[down].shape[0]
+        if rank != wanted:
+            raise CheckpointError(
+                f"base.use_lora={wanted}: the adapter of {name} has rank {rank}",
+                remedy=f"use base.use_lora={rank}, or leave it out",
+            )
 
 
 def _published(base: BaseOptions, family: FamilySpec) -> DecoderParams:

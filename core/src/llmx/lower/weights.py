@@ -72,7 +72,8 @@ def write_program(
     expected = forecast(blueprint)
     stages.display.note(f"expected peak memory: {expected.peak / GIGA:.1f} GB")
     memory(expected)
-    key = skeleton_key(job, params, constant_methods, plugins, blueprint.schemes)
+    ranks = {f"{name}.adapter": each.up.shape[1] for name, each in blueprint.beside.items()}
+    key = skeleton_key(job, params, constant_methods, plugins, {**blueprint.schemes, **ranks})
     rounding = rounding_for_linears(job.quantization)
     if rounding is half_quadratic:
         rounding = remembered(rounding, "half-quadratic", store, toolchain(plugins))
