@@ -3,6 +3,7 @@
 # make lint   style and types
 # make bench  compare with other exporters; QUICK=1 takes minutes
 # make docs   write the generated pages of docs/ anew
+# make site   the pages as a site, in site/
 # make clean  remove what these make, downloads included
 
 VENV := .venv
@@ -16,7 +17,7 @@ DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(DISTRIBUTIONS))
 REQUIREMENTS := constraints.txt scripts/install.py $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 TYPED := $(addsuffix /src,$(DISTRIBUTIONS))
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs site clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -36,8 +37,11 @@ bench: $(VENV)/installed-dev
 docs: $(VENV)/installed
 	$(RUN) scripts/reference.py
 
+site: $(VENV)/installed-dev
+	$(RUN) -m mkdocs build --strict --site-dir site
+
 clean:
-	rm -rf $(VENV) build demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build demo site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/installed: $(REQUIREMENTS) | python
 	@$(PYTHON) scripts/install.py $(VENV) $(DISTRIBUTIONS)
