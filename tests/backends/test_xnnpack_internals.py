@@ -10,15 +10,13 @@ from executorch.backends.xnnpack.partition import config
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from llmx_backend_xnnpack.weight_only import LinearConfig, operators
+from llmx_backend_xnnpack.operators import OURS, operators
 
 
-def test_the_linear_config_is_the_only_one_that_is_replaced() -> None:
-    assert config.LinearConfig in config.ALL_PARTITIONER_CONFIGS
-    extended = operators(extended=True)
-    assert len(extended) == len(config.ALL_PARTITIONER_CONFIGS)
-    assert LinearConfig in extended
-    assert config.LinearConfig not in extended
+def test_two_configs_are_replaced_and_no_other() -> None:
+    changed = set(operators(extended=True)) ^ set(config.ALL_PARTITIONER_CONFIGS)
+    assert changed == OURS.keys() | set(OURS.values())
+    assert len(changed) == 4
 
 
 def test_the_stock_partitioner_still_cannot_do_float_activations() -> None:

@@ -48,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clean(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with other people's packages only; the folder of its programs."""
     folder = tmp_path_factory.mktemp("clean")
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=False)
     site = next(folder.glob("lib/*/site-packages"))
     for entry in [Path(each) for each in sys.path if each.endswith("site-packages")]:
         for each in entry.iterdir():
@@ -59,7 +59,7 @@ def clean(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pip(clean: Path, *words: object) -> None:
-    result = run(clean / "python", "-m", "pip", *words, "--disable-pip-version-check")
+    result = run(sys.executable, "-m", "pip", "--python", clean / "python", *words)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -138,8 +138,8 @@ def _delegates_products(job: ExportJob) -> bool:
 
 @hookimpl
 def partitioners(job: ExportJob) -> Sequence[Any]:
+    from llmx_backend_xnnpack.operators import operators
     from llmx_backend_xnnpack.partitioner import SparingPartitioner
-    from llmx_backend_xnnpack.weight_only import operators
 
     chosen = job.backend.options
     return [

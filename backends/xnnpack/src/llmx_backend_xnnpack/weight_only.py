@@ -6,8 +6,6 @@ beyond its public names is tested in ``tests/backends/test_xnnpack_internals.py`
 
 from __future__ import annotations
 
-from typing import Any
-
 from executorch.backends.xnnpack.partition import config as known
 from executorch.backends.xnnpack.utils.quant_utils import is_dequant, tag_as_implicit_q_dq
 from torch.export import ExportedProgram
@@ -26,13 +24,3 @@ class LinearConfig(known.LinearConfig):  # type: ignore[misc]
         assert isinstance(weight, Node)
         tag_as_implicit_q_dq(weight)
         return True, [weight, *weight.all_input_nodes]
-
-
-def operators(*, extended: bool) -> list[Any]:
-    """Which operators to delegate: all that XNNPACK has, or only matrix products."""
-    if not extended:
-        return [LinearConfig, known.AddmmConfig, known.MMConfig]
-    return [
-        LinearConfig if each is known.LinearConfig else each
-        for each in known.ALL_PARTITIONER_CONFIGS
-    ]

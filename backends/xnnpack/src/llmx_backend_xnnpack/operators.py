@@ -1,0 +1,19 @@
+"""Which operators the partitioner may delegate: ExecuTorch's own list, two entries of it ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from executorch.backends.xnnpack.partition import config as known
+
+from llmx_backend_xnnpack.gelu import GeluConfig
+from llmx_backend_xnnpack.weight_only import LinearConfig
+
+OURS = {known.LinearConfig: LinearConfig, known.GeluConfig: GeluConfig}
+
+
+def operators(*, extended: bool) -> list[Any]:
+    """Which operators to delegate: all that XNNPACK has, or only matrix products."""
+    if not extended:
+        return [LinearConfig, known.AddmmConfig, known.MMConfig]
+    return [OURS.get(each, each) for each in known.ALL_PARTITIONER_CONFIGS]
