@@ -5,6 +5,9 @@
 Each program (a .pte of any tool whose ``forward`` takes tokens and a position) reads the held-out
 texts token by token. Printed are its size, the mean Kullback-Leibler divergence of its predictions
 from the float model's in nats per token, and perplexity beside the float model's.
+
+A graph of ``export.export_only=true debug.generate_full_logits=true`` (.pt2) is run by PyTorch,
+a text at a time; its size is that of its weights as ``llmx.json`` beside it has them.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +24,7 @@ from attrs import asdict, define, frozen
 from torch import Tensor
 
 from llmx.plugins import load
-from llmx.run.runtime import ProgramMethod
+from llmx.run.runtime import ProgramMethod, register_operators
 from llmx.run.tokenizer import load_tokenizer
 from llmx.testing.eager import load_eager
 
@@ -63,21 +66,48 @@ class Sums:
 def measure(
     name: str, program: Path, texts: Sequence[Sequence[int]], exact: Callable[[Tensor], Tensor]
 ) -> Quality:
-    """Run every text through a program, token by token, and through the float model."""
-    method, sums = ProgramMethod(program), Sums()
+    """Run every text through a program or a graph, and through the float model."""
+    read, size = _graph(program) if program.suffix == ".pt2" else _program(program)
+    sums = Sums()
     for ids in texts:
         wanted = exact(torch.tensor([ids])).log_softmax(-1)
-        for at, token in enumerate(ids):
-            given = method(torch.tensor([[token]]), torch.tensor([at]))
-            found = given.float().reshape(-1, wanted.shape[-1])[-1].log_softmax(-1)
+        for at, logits in enumerate(read(ids)):
+            found = logits.float().reshape(-1, wanted.shape[-1])[-1].log_softmax(-1)
             sums.add(wanted[at], found, ids[at + 1] if at + 1 < len(ids) else None)
     return Quality(
         name=name,
-        bytes=program.stat().st_size,
+        bytes=size,
         divergence=sums.divergence / sums.positions,
         perplexity=math.exp(sums.loss / sums.predictions),
         float_perplexity=math.exp(sums.float_loss / sums.predictions),
     )
+
+
+Reader = Callable[[Sequence[int]], Iterable[Tensor]]
+"""Gives the logits behind each token of a text."""
+
+
+def _program(path: Path) -> tuple[Reader, int]:
+    method = ProgramMethod(path)
+
+    def read(ids: Sequence[int]) -> Iterable[Tensor]:
+        for at, token in enumerate(ids):
+            yield method(torch.tensor([[token]]), torch.tensor([at]))
+
+    return read, path.stat().st_size
+
+
+def _graph(path: Path) -> tuple[Reader, int]:
+    register_operators()
+    graph = torch.export.load(path).module()
+    modules = json.loads((path.parent / "llmx.json").read_text("utf-8"))["weights"]["modules"]
+
+    @torch.no_grad()
+    def read(ids: Sequence[int]) -> Iterable[Tensor]:
+        logits: Tensor = graph(torch.tensor([list(ids)]), torch.tensor([0]))
+        return logits[0]
+
+    return read, sum(each["stored_bytes"] for each in modules)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

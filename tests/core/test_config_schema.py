@@ -77,7 +77,7 @@ def test_every_option_is_documented():
     [
         ("model", ModelOptions(static_quantize_kv_cache=True), "static_quantize_kv_cache"),
         ("export", ExportOptions(lora_weights_file="x"), "lora_weights_file"),
-        ("multimethod", MultimethodOptions(methods=[{}]), "methods"),
+        ("multimethod", MultimethodOptions(share_mutable_buffers=True), "share_mutable_buffers"),
     ],
 )
 def test_options_that_are_not_there_yet_are_refused(section, options, key):

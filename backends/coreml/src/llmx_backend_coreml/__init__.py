@@ -75,7 +75,11 @@ def recipes() -> Mapping[str, Recipe]:
 
 @hookimpl
 def check(job: ExportJob) -> None:
-    from llmx.config.backend_limits import require_one_length, require_plain_attention
+    from llmx.config.backend_limits import (
+        require_one_length,
+        require_one_method,
+        require_plain_attention,
+    )
 
     chosen, model = job.backend.options, job.model
     for name in ("enable_state", "preserve_sdpa"):
@@ -103,6 +107,7 @@ def check(job: ExportJob) -> None:
         )
     require_one_length(model, "Core ML")
     require_plain_attention(model, "Core ML")
+    require_one_method(job, "Core ML")
     if model.dtype_override != "fp32":
         # coremltools reads the state of an fp16 model as fp32, and then finds that it does not fit.
         raise ConfigError(

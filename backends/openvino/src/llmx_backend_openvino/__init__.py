@@ -62,7 +62,11 @@ def recipes() -> Mapping[str, Recipe]:
 
 @hookimpl
 def check(job: ExportJob) -> None:
-    from llmx.config.backend_limits import require_one_length, require_plain_attention
+    from llmx.config.backend_limits import (
+        require_one_length,
+        require_one_method,
+        require_plain_attention,
+    )
     from llmx_backend_openvino.packages import check_packages
 
     chosen, model, quantization = job.backend.options, job.model, job.quantization
@@ -73,6 +77,7 @@ def check(job: ExportJob) -> None:
         )
     require_one_length(model, "OpenVINO's delegate")
     require_plain_attention(model, "OpenVINO")
+    require_one_method(job, "OpenVINO")
     if model.dtype_override != "fp32":
         raise ConfigError(
             f"OpenVINO takes a model in fp32, not in {model.dtype_override}",

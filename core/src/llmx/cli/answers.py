@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llmx.config.methods import FORWARD
+
 if TYPE_CHECKING:
     from llmx.run.generate import Generation, TextGenerator
 
@@ -20,13 +22,18 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 def answer_options(function: F) -> F:
-    """The parameters ``tokenizer`` and ``system``, and those that :func:`arguments` takes."""
+    """``tokenizer``, ``method`` and ``system``, and what :func:`arguments` takes."""
     for decorate in reversed(
         (
             click.option(
                 "--tokenizer",
                 type=click.Path(path_type=Path),
                 help="tokenizer.json or tokenizer.model, for a bare .pte file.",
+            ),
+            click.option(
+                "--method",
+                default=FORWARD,
+                help="Method of a program that has several, such as one per adapter.",
             ),
             click.option("--system", help="System message."),
             click.option(
@@ -83,12 +90,12 @@ def arguments(generator: TextGenerator, given: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def load(path: Path, tokenizer: Path | None) -> TextGenerator:
+def load(path: Path, tokenizer: Path | None, method: str = FORWARD) -> TextGenerator:
     """Load the model, and say so on a terminal for as long as it takes."""
     with _loading(path):
         from llmx.run.generate import TextGenerator
 
-        return TextGenerator.open(path, tokenizer)
+        return TextGenerator.open(path, tokenizer, method)
 
 
 def write(piece: str) -> None:

@@ -27,7 +27,12 @@ LEAVE = ("/quit", "/exit")
 @answer_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
 def command(
-    model: Path, tokenizer: Path | None, system: str | None, as_json: bool, **given: Any
+    model: Path,
+    tokenizer: Path | None,
+    method: str,
+    system: str | None,
+    as_json: bool,
+    **given: Any,
 ) -> int:
     """Talk to an exported chat model.
 
@@ -37,7 +42,7 @@ def command(
         raise UserError(f"{model} has no chat template", remedy=f"use: llmx run {model}")
     from llmx.run.chat import Conversation
 
-    generator = load(model, tokenizer)
+    generator = load(model, tokenizer, method)
     session = ChatSession(
         Conversation(generator, system=system),
         arguments(generator, given),

@@ -30,13 +30,14 @@ def command(
     prompt: str | None,
     raw: bool,
     tokenizer: Path | None,
+    method: str,
     system: str | None,
     as_json: bool,
     **given: Any,
 ) -> int:
     """Answer a prompt with an exported model, or complete it if the model is no chat model."""
     text = _prompt(prompt)
-    generator = load(model, tokenizer)
+    generator = load(model, tokenizer, method)
     how = arguments(generator, given)
     if not as_json:
         how["on_text"] = write

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llmx.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llmx.config.schema import ModelOptions
+    from llmx.config.schema import ExportJob, ModelOptions
 
 
 def require_one_length(model: ModelOptions, backend: str) -> None:
@@ -33,4 +33,17 @@ def require_plain_attention(model: ModelOptions, backend: str) -> None:
         raise ConfigError(
             f"{backend} does not know ExecuTorch's own attention operators",
             remedy="use model.use_sdpa_with_kv_cache=false and model.quantize_kv_cache=false",
+        )
+
+
+def require_one_method(job: ExportJob, backend: str) -> None:
+    """For a backend whose methods would each hold all the weights.
+
+    Raises:
+        ConfigError: the program is to have several.
+    """
+    if len(job.multimethod.methods) > 1:
+        raise ConfigError(
+            f"methods of a program would share no weights with {backend}",
+            remedy="export one program per adapter, with --adapter",
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmx.config.context_checks import check_context
+from llmx.config.methods import KEY as METHODS
+from llmx.config.methods import check_methods
 from llmx.config.sizes import bytes_in
 from llmx.errors import ConfigError
 from llmx.names import did_you_mean
@@ -38,6 +40,7 @@ def check_job(job: ExportJob) -> None:
     check_context(job.model, job.export)
     _check_lengths(job.export)
     _check_export_only(job)
+    _check_methods(job)
     _check_quantization(job.quantization)
 
 
@@ -65,6 +68,28 @@ def _check_base(job: ExportJob) -> None:
             remedy="add quantization.use_spin_quant=native or quantization.use_qat=true, "
             "or leave it out",
         )
+
+
+def _check_methods(job: ExportJob) -> None:
+    methods = job.multimethod.methods
+    check_methods(methods)
+    if not methods:
+        return
+    for each in methods:
+        if each.lora_config is not None and each.lora_config.adapter_quant not in (None, "fp32"):
+            raise ConfigError(
+                f"{METHODS}.lora_config.adapter_quant={each.lora_config.adapter_quant}: adapters "
+                "have the model's own float type",
+                remedy="leave it out",
+            )
+    contradicting = {
+        "base.lora_config": job.base.lora_config is not None,
+        "quantization.pt2e_quantize": job.quantization.pt2e_quantize is not None,
+        "export.export_only": job.export.export_only,
+        "debug.generate_etrecord": job.debug.generate_etrecord,
+    }
+    for name in (name for name, given in contradicting.items() if given):
+        raise ConfigError(f"{METHODS} contradicts {name}", remedy="leave one of them out")
 
 
 def _check_adapter(adapter: Adapter) -> None:

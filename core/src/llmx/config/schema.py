@@ -18,6 +18,7 @@ from attrs import field, frozen
 from llmx.config.adapter import Adapter, parse_adapter
 from llmx.config.checks import check_job
 from llmx.config.metadata import Metadata, parse_metadata
+from llmx.config.methods import parse_methods
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 CLASSIC_LENGTH = 128
@@ -90,7 +91,8 @@ class ModelOptions:
     quantize_kv_cache: bool = option(False, "Keep the KV cache in int8, scaled per token and head.")
     static_quantize_kv_cache: bool = option(
         False, "Keep the KV cache in int8 with one fixed scale.",
-        unsupported="leave it out; the cache keeps the model's float type",
+        unsupported="use model.quantize_kv_cache=true, which fits a scale to each token and head; "
+        "one for all cuts off whatever exceeds it",
     )  # fmt: skip
     static_quantize_kv_cache_scale: float = option(
         1.0 / 127.0, "That fixed scale.", unsupported="leave it out"
@@ -224,10 +226,15 @@ class MultimethodOptions:
     """Several methods in one program."""
 
     methods: Sequence[Any] = option(
-        (), "Methods to export.", unsupported="export one program per method", converter=tuple
+        (),
+        "Methods of the program, each with or without an adapter (method_name, lora_config); "
+        "weights that they share are stored once.",
+        converter=parse_methods,
     )
     share_mutable_buffers: bool = option(
-        False, "One KV cache for all methods.", unsupported="export one program per method"
+        False,
+        "One KV cache for all methods.",
+        unsupported="leave it out; each method remembers what it was given itself",
     )
 
 

@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from llmx.checkpoint import IntegerWeight, WeightMap, apply_stored, plan
+from llmx.checkpoint.lora import LoraCheckpoint
 from llmx.config import ExportJob
 from llmx.config.context_checks import attention_sinks
 from llmx.errors import CheckpointError, ConfigError
@@ -19,6 +20,8 @@ from llmx.lower.vocabulary import EMBEDDING, HEAD, Vocabulary, read_vocabulary
 from llmx.model.adapted import AdaptedLinear, LowRank
 from llmx.model.hadamard import Hadamard
 from llmx.model.ops import BuildOptions, ModelOps
+from llmx.model.params import DecoderParams
+from llmx.model.variants import with_adapters
 from llmx.plugins import Plugins
 from llmx.progress import Stages
 from llmx.quantize.account import WeightRecord
@@ -40,7 +43,8 @@ SHARED = {"embedding": "head"}
 class Blueprint:
     """A model without weights, and everything that was decided about them before reading any.
 
-    ``beside``: adapters that stay apart, by the name of the linear layer.
+    ``beside``: adapters that stay apart, by the name of the linear layer; ``methods``: those of
+    the program's further methods, by method.
     """
 
     model: nn.Module
@@ -53,6 +57,7 @@ class Blueprint:
     imports: ImportRules
     tensors: Iterable[tuple[str, Tensor | IntegerWeight]]
     beside: Mapping[str, LowRank]
+    methods: Mapping[str, Mapping[str, LowRank]]
     vocabulary: Vocabulary
     notes: Sequence[str]
     int8_activations: bool
@@ -103,11 +108,11 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     tensors = _tensors(source, plugins, stored)
     if source.adapter is not None:
         tensors = merged(tensors, source.adapter, plugins.family, params, stored)
-    beside: Mapping[str, LowRank] = {}
-    if source.beside is not None:
-        added = kept_beside(source.beside, plugins.family, params, stored)
-        beside = {name.removesuffix(".weight"): each for name, each in added.items()}
-        _require_linears(model, beside, source.beside.source)
+    adapters = {
+        name: _adapters(each, plugins, params, stored, model)
+        for name, each in ((None, source.beside), *source.methods.items())
+        if each is not None
+    }
     return Blueprint(
         model=model.eval(),
         ops=ops,
@@ -118,7 +123,8 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
         schemes=schemes,
         imports=import_rules(job.quantization.imported, ops),
         tensors=vocabulary.cut(tensors, tied=params.tied_embeddings),
-        beside=beside,
+        beside=adapters.pop(None, {}),
+        methods={name: each for name, each in adapters.items() if name is not None},
         vocabulary=vocabulary,
         notes=[
             *vocabulary.notes(),
@@ -173,15 +179,31 @@ def fill(
         yield record
         if name in blueprint.beside:
             yield _adapt(blueprint, name, blueprint.beside[name])
+        for method, added in blueprint.methods.items():
+            if name in added:
+                yield adapter_record(f"{name}.adapter.{method}", added[name], blueprint.dtype)
 
 
 def _adapt(blueprint: Blueprint, name: str, added: LowRank) -> WeightRecord:
     """Put an adapter beside a layer that has its weights, and account for it."""
-    model, dtype = blueprint.model, blueprint.dtype
-    model.set_submodule(name, AdaptedLinear(model.get_submodule(name), added, dtype))
+    model = blueprint.model
+    model.set_submodule(name, AdaptedLinear(model.get_submodule(name), added, blueprint.dtype))
+    return adapter_record(f"{name}.adapter", added, blueprint.dtype)
+
+
+def variants(blueprint: Blueprint) -> Mapping[str, nn.Module]:
+    """The filled model of each method that has an adapter of its own."""
+    return {
+        method: with_adapters(blueprint.model, added, blueprint.dtype)
+        for method, added in blueprint.methods.items()
+    }
+
+
+def adapter_record(name: str, added: LowRank, dtype: torch.dtype) -> WeightRecord:
+    """The account of one layer's adapter."""
     elements = added.down.numel() + added.up.numel()
     return WeightRecord(
-        name=f"{name}.adapter",
+        name=name,
         kind="other",
         elements=elements,
         bits=dtype.itemsize * 8,
@@ -190,13 +212,23 @@ def _adapt(blueprint: Blueprint, name: str, added: LowRank) -> WeightRecord:
     )
 
 
-def _require_linears(model: nn.Module, names: Iterable[str], adapter: str) -> None:
-    others = [name for name in names if not isinstance(model.get_submodule(name), nn.Linear)]
+def _adapters(
+    adapter: LoraCheckpoint,
+    plugins: Plugins,
+    params: DecoderParams,
+    stored: Mapping[str, tuple[int, ...]],
+    model: nn.Module,
+) -> Mapping[str, LowRank]:
+    """What stays beside linear layers, by their names."""
+    added = kept_beside(adapter, plugins.family, params, stored)
+    by_layer = {name.removesuffix(".weight"): each for name, each in added.items()}
+    others = [name for name in by_layer if not isinstance(model.get_submodule(name), nn.Linear)]
     if others:
         raise CheckpointError(
-            f"{adapter}: the adapter changes {', '.join(others)}, which is no linear layer",
+            f"{adapter.source}: the adapter changes {', '.join(others)}, which is no linear layer",
             remedy="merge it into the weights where it was made",
         )
+    return by_layer
 
 
 def import_rules(mode: str, ops: ModelOps) -> ImportRules:

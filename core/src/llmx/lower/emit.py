@@ -13,7 +13,7 @@ from llmx.config import ExportJob
 from llmx.errors import LoweringError
 from llmx.hookspecs import BackendSpec
 from llmx.lower.layers import lower_layers
-from llmx.lower.program import finish_with_plan
+from llmx.lower.program import finish_with_plan, joined
 from llmx.lower.shared_data import store_once
 from llmx.lower.side_files import write_side_files
 from llmx.progress import Stages
@@ -22,7 +22,7 @@ from llmx.report.manifest import describe_lifetimes, describe_memory
 
 
 def lower_to_file(
-    model: nn.Module,
+    models: Mapping[str, nn.Module],
     job: ExportJob,
     backend: BackendSpec,
     constant_methods: Mapping[str, Any],
@@ -30,15 +30,21 @@ def lower_to_file(
     stages: Stages,
     path: Path,
 ) -> dict[str, Any]:
-    """Lower the filled model and write the program to ``path``, and what is asked for beside it.
+    """Lower the filled models, a method each, to a program at ``path``, with what goes beside it.
 
     ``shared`` names tables that two modules have; they are stored once. What is known about the
-    program is returned: ``delegation`` and ``memory`` as in ``llmx.json``, and ``lifetimes``.
+    program is returned: ``delegation`` and ``memory`` as in ``llmx.json``, and ``lifetimes``, all
+    of ``forward``.
 
     Raises:
         LoweringError: the model cannot be lowered, or the backend took no part of it.
     """
-    edge = lower_layers(model, job, backend, constant_methods, stages)
+    edge = joined(
+        {
+            name: lower_layers(model, job, backend, constant_methods, stages)
+            for name, model in models.items()
+        }
+    )
     delegation = count_delegation(edge.exported_program().graph_module)
     if backend.partitioners(job=job):
         _require_delegation(delegation, job)

@@ -20,9 +20,10 @@ from llmx.cache.keys import program_key
 from llmx.cache.programs import copy_program, keep_program
 from llmx.checkpoint import Checkpoint
 from llmx.config import ExportJob
+from llmx.config.methods import FORWARD
 from llmx.detect import described
 from llmx.errors import LoweringError
-from llmx.lower.build import draw
+from llmx.lower.build import draw, variants
 from llmx.lower.bundle import published_tokenizer, write_tokenizer
 from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.forecast import MemoryRule
@@ -31,7 +32,7 @@ from llmx.lower.mixed import with_bits_spent
 from llmx.lower.prequantized import resolve_prequantized
 from llmx.lower.pt2e import check_quantizer
 from llmx.lower.side_files import store_for
-from llmx.lower.source import Source, file_hashes, open_source
+from llmx.lower.source import Source, file_hashes, open_source, with_methods
 from llmx.lower.tables import resolve_tables
 from llmx.lower.weights import Written, write_program
 from llmx.model.kv_cache import cache_bytes
@@ -90,6 +91,7 @@ def run(
 
     with stages.stage("open checkpoint"):
         source = open_source(job.base, family, stages.display)
+        source = with_methods(source, job.multimethod.methods)
         accept(source.params)
         tokens = family.token_ids(checkpoint=source.checkpoint)
         job = resolve_lengths(job, source.params)
@@ -191,6 +193,8 @@ def _source_notes(source: Source, job: ExportJob) -> Iterator[str]:
         yield f"{source.adapter.source} is merged into {changed} of the model's weights"
     if source.beside is not None:
         yield f"the adapter of {len(source.beside.tensors)} weights stays beside them"
+    for method, lora in source.methods.items():
+        yield f"method {method}: {lora.source} beside {len(lora.tensors)} of the model's weights"
     if source.stands_in:
         assert source.checkpoint is not None
         yield (
@@ -226,15 +230,20 @@ def _check(
         int8_activations=blueprint.int8_activations
         or any(each.kept and each.kind == "linear" for each in written.records),
     )
-    checks = check_parity(
-        program,
-        blueprint.model,
-        bound=bound,
-        kv_cache=job.model.use_kv_cache,
-        dynamic=job.model.enable_dynamic_shape,
-        max_seq_length=job.export.max_seq_length,
-        vocabulary=blueprint.vocabulary.readable,
-    )
+    checks = [
+        check
+        for method, model in {FORWARD: blueprint.model, **variants(blueprint)}.items()
+        for check in check_parity(
+            program,
+            model,
+            bound=bound,
+            kv_cache=job.model.use_kv_cache,
+            dynamic=job.model.enable_dynamic_shape,
+            max_seq_length=job.export.max_seq_length,
+            vocabulary=blueprint.vocabulary.readable,
+            method=method,
+        )
+    ]
     _require(checks)
     further = check_quickly(program, bound=bound)
     _require(further)

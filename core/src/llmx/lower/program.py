@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from executorch.exir import (
@@ -60,6 +61,20 @@ def with_program(edge: EdgeProgramManager, program: ExportedProgram) -> EdgeProg
     return EdgeProgramManager({"forward": program}, constants, compile_config=COMPILE_CONFIG)
 
 
+def joined(edges: Mapping[str, EdgeProgramManager]) -> EdgeProgramManager:
+    """One lowering with the ``forward`` of each as a method; constant methods are the first's.
+
+    Emission stores what methods have in common once: delegates' data by their keys, constants by
+    their content.
+    """
+    first = next(iter(edges.values()))
+    if len(edges) == 1:
+        return first
+    constants = {name: first._config_methods[name] for name in first.config_methods}
+    programs = {name: edge.exported_program() for name, edge in edges.items()}
+    return EdgeProgramManager(programs, constants, compile_config=COMPILE_CONFIG)
+
+
 def default_program_config() -> ExecutorchBackendConfig:
     """Memory planned for the longest input; KV caches updated in place."""
     return ExecutorchBackendConfig(
@@ -79,7 +94,9 @@ def finish_with_plan(
 ) -> tuple[ExecutorchProgramManager, MemoryPlan]:
     """Plan memory, emit the program, and tell the plan."""
     try:
-        with outputs_known(edge.exported_program()):
+        with ExitStack() as known:
+            for method in edge.methods:
+                known.enter_context(outputs_known(edge.exported_program(method)))
             program = edge.to_executorch(config)
             # The finished program shares modules with the edge program, which loses these outputs.
             return program, read_memory_plan(program)

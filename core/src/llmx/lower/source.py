@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from llmx.checkpoint.files import file_hash
 from llmx.checkpoint.lora import LoraCheckpoint, open_lora
 from llmx.checkpoint.lora_meta import split_adapter
 from llmx.config import BaseOptions
+from llmx.config.methods import Method
 from llmx.detect import refuse_mismatch
 from llmx.errors import CheckpointError
 from llmx.hookspecs import FamilySpec
@@ -29,7 +30,8 @@ class Source:
 
     ``adapter`` is what a LoRA adds to the weights, if one is asked for; ``beside`` is one that the
     checkpoint has and that stays apart; ``stands_in`` tells that the family reads the checkpoint
-    for want of one that was made for it.
+    for want of one that was made for it; ``methods`` are further adapters, each for a method of
+    its own.
     """
 
     checkpoint: Checkpoint | None
@@ -37,6 +39,7 @@ class Source:
     adapter: LoraCheckpoint | None = None
     beside: LoraCheckpoint | None = None
     stands_in: bool = False
+    methods: Mapping[str, LoraCheckpoint] = attrs.Factory(dict)
 
     def identity(self, hashes: Mapping[str, str], tokenizer: Path | None) -> Mapping[str, Any]:
         """What decides the weights, JSON-able: the same for the same program.
@@ -49,6 +52,7 @@ class Source:
             "files": hashes,
             "adapter": {} if self.adapter is None else self.adapter.scales,
             "beside": {} if self.beside is None else self.beside.scales,
+            "methods": {name: each.scales for name, each in self.methods.items()},
             "tokenizer": None if tokenizer is None else file_hash(tokenizer),
         }
 
@@ -57,7 +61,22 @@ def file_hashes(source: Source) -> Mapping[str, str]:
     """SHA-256 by file name; an adapter's file may be called as one of the model's."""
     model = {} if source.checkpoint is None else source_hashes(source.checkpoint)
     adapter = {} if source.adapter is None else source_hashes(source.adapter)
-    return {**model, **{f"adapter/{name}": each for name, each in adapter.items()}}
+    methods = {
+        f"{method}/{name}": each
+        for method, lora in source.methods.items()
+        for name, each in source_hashes(lora).items()
+    }
+    return {**model, **{f"adapter/{name}": each for name, each in adapter.items()}, **methods}
+
+
+def with_methods(source: Source, methods: Sequence[Method]) -> Source:
+    """``source`` with the adapters of a program's methods; see ``open_lora`` for its errors."""
+    adapters = {
+        each.method_name: open_lora(each.lora_config)
+        for each in methods
+        if each.lora_config is not None
+    }
+    return attrs.evolve(source, methods=adapters)
 
 
 def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> Source:

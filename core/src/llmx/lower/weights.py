@@ -13,7 +13,8 @@ from llmx.cache import Store
 from llmx.cache.codes import remembered
 from llmx.cache.keys import skeleton_key, toolchain
 from llmx.config import ExportJob
-from llmx.lower.build import Blueprint, fill
+from llmx.config.methods import FORWARD
+from llmx.lower.build import Blueprint, fill, variants
 from llmx.lower.calibrate import calibration_of
 from llmx.lower.captured import write_captured
 from llmx.lower.forecast import GIGA, MemoryRule, forecast
@@ -84,7 +85,9 @@ def write_program(
     blueprint, records = with_graph_quantized(
         job, blueprint, records, plugins.backend, tokenizer, stages
     )
-    lowered = blueprint.ops.regroup(blueprint.model)
+    further = variants(blueprint)
+    # What methods share must be grouped alike in all.
+    lowered = blueprint.model if further else blueprint.ops.regroup(blueprint.model)
     modules = weight_modules(lowered, {each.name for each in records})
     kept = store.find(SKELETONS, key)
     if kept is not None:
@@ -101,10 +104,17 @@ def write_program(
     with stages.stage("prepare lowering"):
         from llmx.lower.emit import lower_to_file
     facts = lower_to_file(
-        lowered, job, plugins.backend, constant_methods, blueprint.shared, stages, path
+        {FORWARD: lowered, **further},
+        job,
+        plugins.backend,
+        constant_methods,
+        blueprint.shared,
+        stages,
+        path,
     )
-    if job.quantization.pt2e_quantize is not None:
-        # Its integers come of graph and texts, not of one weight after the other.
+    if job.quantization.pt2e_quantize is not None or further:
+        # Its integers come of graph and texts, not of one weight after the other; and kept
+        # programs have one method.
         return Written(blueprint, records, facts, False, expected.peak)
     facts = {**facts, "notes": stages.notes[said:]}
     store.forget(SKELETONS, key)

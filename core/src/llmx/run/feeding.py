@@ -8,16 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from llmx.config.methods import FORWARD
 from llmx.errors import ArtifactError
 from llmx.pte import read_contents
 from llmx.pte.methods import Tensor as TensorInfo
 from llmx.run.runtime import ProgramMethod
 
-FORWARD = "forward"
-
 
 class FedProgram:
-    """``forward`` of a language model's ``.pte``, fed with pieces of a text.
+    """A method of a language model's ``.pte``, fed with pieces of a text.
 
     Attributes:
         cached: whether it keeps the tokens that it was given; else every call gets all of them.
@@ -25,18 +24,18 @@ class FedProgram:
         flexible: whether a call may have fewer.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, method: str = FORWARD) -> None:
         """Load the program.
 
         Raises:
             ArtifactError: it is damaged, or no language model.
         """
         contents = read_contents(path)
-        forward = next((each for each in contents.methods if each.name == FORWARD), None)
+        forward = next((each for each in contents.methods if each.name == method), None)
         tokens = forward.inputs[0] if forward is not None and forward.inputs else None
         if forward is None or not isinstance(tokens, TensorInfo) or len(tokens.sizes) != 2:
             raise ArtifactError(
-                f"{path} has no method forward that takes tokens, so it is no language model",
+                f"{path} has no method {method} that takes tokens, so it is no language model",
                 remedy="llmx inspect shows what is in it",
             )
         self.cached = len(forward.inputs) > 1
@@ -44,7 +43,7 @@ class FedProgram:
         self.flexible = tokens.dynamic
         result = forward.outputs[0] if forward.outputs else None
         self._every = isinstance(result, TensorInfo) and len(result.sizes) == 3
-        self._method = ProgramMethod(path)
+        self._method = ProgramMethod(path, method)
 
     def feed(self, tokens: Sequence[int], start: int = 0) -> Tensor:
         """Logits [vocab] behind ``tokens``, of which the first stands at position ``start``.

@@ -8,6 +8,7 @@ from pathlib import Path
 from attrs import frozen
 
 from llmx.artifact import Artifact
+from llmx.config.methods import FORWARD
 from llmx.errors import ArtifactError, UserError
 from llmx.run.interrupt import Interrupt
 from llmx.run.program import read_program
@@ -62,18 +63,20 @@ class TextGenerator:
         template: str | None = None,
         special_tokens: Mapping[str, str] | None = None,
         sampling: Sampling | None = None,
+        method: str = FORWARD,
     ) -> None:
         """Load a ``.pte`` and a tokenizer; :meth:`open` does so for an artifact.
 
         Args:
             special_tokens: ``bos_token`` and ``eos_token`` as the template spells them, where
                 they are not the program's bos and only end token.
+            method: of the program, where it has several.
 
         Raises:
             ArtifactError: one of the files cannot be used, or they do not fit each other.
             UserError: the template is not valid.
         """
-        info = read_program(program)
+        info = read_program(program, method)
         self._tokenizer = load_tokenizer(tokenizer)
         _check_fit(program, info.vocab_size, tokenizer, self._tokenizer.size)
         self.template: ChatTemplate | None = None
@@ -85,11 +88,14 @@ class TextGenerator:
         self._model = TokenGenerator(info)
 
     @classmethod
-    def open(cls, path: Path, tokenizer: Path | None = None) -> TextGenerator:
+    def open(
+        cls, path: Path, tokenizer: Path | None = None, method: str = FORWARD
+    ) -> TextGenerator:
         """Load an artifact's folder, or a ``.pte`` file with its tokenizer.
 
         Args:
             tokenizer: used instead of the artifact's own.
+            method: of the program, where it has several.
 
         Raises:
             ArtifactError: as the constructor; or there is no tokenizer.
@@ -97,7 +103,7 @@ class TextGenerator:
         if path.is_file():
             if tokenizer is None:
                 raise ArtifactError(f"{path} has no tokenizer in it", remedy=NAME_A_TOKENIZER)
-            return cls(path, tokenizer)
+            return cls(path, tokenizer, method=method)
         if path.suffix == ".pte" and not path.exists():
             raise ArtifactError(f"no such file: {path}", remedy="name an exported model")
         artifact = Artifact.open(path)
@@ -110,6 +116,7 @@ class TextGenerator:
             template=artifact.chat_template,
             special_tokens=artifact.manifest.get("special_tokens"),
             sampling=Sampling.recommended(artifact.manifest.get("sampling")),
+            method=method,
         )
 
     def complete(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from llmx.config.methods import FORWARD
 from llmx.quiet import native_stderr_captured
 from llmx.run.runtime import ProgramMethod
 from llmx.verify.finding import Finding, distance, measured
@@ -39,13 +40,15 @@ def check_parity(
     dynamic: bool,
     max_seq_length: int,
     vocabulary: Sequence[int],
+    method: str = FORWARD,
 ) -> list[Finding]:
     """Run a short prompt and a few decoding steps through both, and compare logits.
 
     The figure is the root mean square difference over the deviation of the eager logits.
     ``vocabulary`` has the token ids that the model reads.
     """
-    method = ProgramMethod(program)
+    compiled = ProgramMethod(program, method)
+    said = "" if method == FORWARD else f"{method}: "
     generator = torch.Generator().manual_seed(0)
     length = max(1, min(PROMPT_LENGTH, max_seq_length - DECODED))
     drawn = torch.randint(len(vocabulary), (1, length + DECODED), generator=generator)
@@ -55,8 +58,8 @@ def check_parity(
         # The custom operators' eager versions log every call.
         with torch.no_grad(), native_stderr_captured():
             expected = model(*inputs).float()
-        actual = method(*inputs).float()
-        checks.append(measured(name, distance(actual, expected), bound))
+        actual = compiled(*inputs).float()
+        checks.append(measured(f"{said}{name}", distance(actual, expected), bound))
     return checks
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from attrs import frozen
 
+from llmx.config.methods import FORWARD
 from llmx.errors import ArtifactError
+from llmx.names import did_you_mean
 from llmx.pte import read_contents
 from llmx.quiet import stderr_captured
 from llmx.run.runtime import load_program
@@ -27,6 +29,7 @@ class ProgramInfo:
         dynamic: whether a call may have several tokens.
         rewinds: whether the KV cache has a place for every token of the context, so that a text
             can go on from any earlier token.
+        method: what computes logits.
     """
 
     path: Path
@@ -38,6 +41,7 @@ class ProgramInfo:
     kv_cache: bool
     dynamic: bool
     rewinds: bool
+    method: str = FORWARD
 
     @property
     def any_token(self) -> int:
@@ -46,13 +50,16 @@ class ProgramInfo:
         return min((each for each in self.eos_ids if each < self.vocab_size), default=0)
 
 
-def read_program(path: Path) -> ProgramInfo:
+def read_program(path: Path, method: str = FORWARD) -> ProgramInfo:
     """Verify the file and read its constant methods.
 
     Raises:
-        ArtifactError: it is missing, damaged, or was not exported for the LLM runner.
+        ArtifactError: it is missing, damaged, has no such method, or was not exported for the LLM
+            runner.
     """
     program = load_program(path)
+    if method != FORWARD:
+        _require_method(path, method)
     with stderr_captured():
         constants = _Constants(path, program)
         length = constants.required("get_max_seq_len")
@@ -61,12 +68,14 @@ def read_program(path: Path) -> ProgramInfo:
             path=path,
             max_context_length=context,
             max_seq_length=length,
-            vocab_size=constants.optional("get_vocab_size", None) or _logits_length(program),
+            vocab_size=constants.optional("get_vocab_size", None)
+            or _logits_length(program, method),
             bos_id=constants.optional("get_bos_id", None),
             eos_ids=frozenset(constants.all("get_eos_ids")),
             kv_cache=bool(constants.optional("use_kv_cache", True)),
             dynamic=bool(constants.optional("enable_dynamic_shape", True)),
-            rewinds=_keeps_all(path, context),
+            rewinds=_keeps_all(path, context, method),
+            method=method,
         )
 
 
@@ -98,13 +107,22 @@ class _Constants:
         return values[0]
 
 
-def _logits_length(program: Any) -> int:
-    return int(program.method_meta("forward").output_tensor_meta(0).sizes()[-1])
+def _require_method(path: Path, method: str) -> None:
+    models = [each.name for each in read_contents(path).methods if each.inputs]
+    if method not in models:
+        raise ArtifactError(
+            f"{path} has no method {method}{did_you_mean(method, models)}",
+            remedy=f"it has {', '.join(models) or 'none'}",
+        )
 
 
-def _keeps_all(path: Path, context: int) -> bool:
+def _logits_length(program: Any, method: str) -> int:
+    return int(program.method_meta(method).output_tensor_meta(0).sizes()[-1])
+
+
+def _keeps_all(path: Path, context: int, name: str) -> bool:
     """Whether all state that is seen has a place for each token; rings and sinks have fewer."""
     for method in read_contents(path).methods:
-        if method.name == "forward" and method.state.bytes_per_token is not None:
+        if method.name == name and method.state.bytes_per_token is not None:
             return method.state.bytes == method.state.bytes_per_token * context
     return False

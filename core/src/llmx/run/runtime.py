@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from llmx import native
+from llmx.config.methods import FORWARD
 from llmx.errors import ArtifactError, LlmxError
 from llmx.native import register_operators
 from llmx.quiet import stderr_captured
@@ -48,14 +49,14 @@ def _check_identifier(path: Path) -> None:
 
 
 class ProgramMethod:
-    """``forward`` of a ``.pte``, called with tensors."""
+    """A method of a ``.pte``, ``forward`` unless another is named, called with tensors."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = FORWARD) -> None:
         # The program must outlive its method.
         self._program: Any = load_program(path)
         with stderr_captured() as log:
             try:
-                self._method: Any = self._program.load_method("forward")
+                self._method: Any = self._program.load_method(name)
             except RuntimeError as error:
                 raise ArtifactError(
                     f"{path} cannot be loaded by the runtime: {last_line(log) or error}",

@@ -84,7 +84,7 @@ class TokenGenerator:
             LlmxError: it failed; this machine may lack the program's backend.
         """
         self.program = program
-        method = ProgramMethod(program.path)
+        method = ProgramMethod(program.path, program.method)
         self._model = _Remembering(method, program) if program.kv_cache else _Forgetful(method)
         # The first call is slower, which would spoil the figures of the first answer.
         text = [program.any_token]
