@@ -82,8 +82,7 @@ def test_delegation_is_the_same(pair: Any) -> None:
 
 
 def test_layers_that_differ_in_no_pattern_have_no_template() -> None:
-    from llmx.lower.payload import IrregularError
-    from llmx.lower.template import template_of
+    from llmx.lower.template import IrregularError, template_of
 
     with pytest.raises(IrregularError, match="layer 2 differs"):
         template_of(model_of("aabaa"))

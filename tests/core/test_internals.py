@@ -83,3 +83,20 @@ def test_the_runtime_comes_without_the_exporter() -> None:
         "torch.ops.llama.custom_sdpa; sys.exit('executorch.exir' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_named_data_may_wait_in_a_file(tmp_path: Path) -> None:
+    """Made by ``llmx.lower.payload``."""
+    from executorch.exir._serialize._cord import Cord, FileBackedData
+    from executorch.exir._serialize._named_data_store import NamedDataStore
+
+    path = tmp_path / "data"
+    path.write_bytes(b"weights")
+    store = NamedDataStore()
+    store.add_named_data("key", FileBackedData(str(path), cleanup=True), alignment=16)
+    output = store.get_named_data_store_output()
+    with (tmp_path / "program").open("wb") as file:
+        Cord(output.buffers[output.pte_data["key"].buffer_index]).write_to_file(file)
+    assert (tmp_path / "program").read_bytes() == b"weights"
+    del store, output
+    assert not path.exists()

@@ -68,16 +68,16 @@ def test_a_system_that_does_not_say_limits_nothing(machine: Path) -> None:
     for name in ("meminfo", "status", "cgroup"):
         (machine / name).unlink()
     assert memory.available_memory() is None
-    require_memory(Forecast(10**15, 0, 0))
+    require_memory(Forecast(10**15, {"lowering": 0}))
 
 
 def test_what_exceeds_it_is_refused_with_figures(machine: Path) -> None:
-    require_memory(Forecast(50 * MEGA, 30 * MEGA, 20 * MEGA))
-    with pytest.raises(MemoryShortageError, match=r"0\.1 GB of memory") as raised:
-        require_memory(Forecast(60 * MEGA, 30 * MEGA, 20 * MEGA))
+    require_memory(Forecast(50 * MEGA, {"rounding": 50 * MEGA, "lowering": 30 * MEGA}))
+    with pytest.raises(MemoryShortageError, match=r"0\.1 GB of memory .*for rounding") as raised:
+        require_memory(Forecast(60 * MEGA, {"rounding": 50 * MEGA, "lowering": 30 * MEGA}))
     assert raised.value.exit_code == 2
     assert "--force" in str(raised.value.remedy)
-    ignore_shortage(Forecast(60 * MEGA, 30 * MEGA, 20 * MEGA))
+    ignore_shortage(Forecast(60 * MEGA, {"rounding": 50 * MEGA}))
 
 
 def test_the_command_refuses_before_it_reads_or_writes_anything(

@@ -57,6 +57,12 @@ def test_everything_is_quantized_and_small(artifact: Artifact) -> None:
     assert (head["name"], head["shares"]) == ("head", "embedding")
 
 
+def test_memory_is_bounded_by_the_program_and_as_expected(artifact: Artifact) -> None:
+    peak = max(each["peak_bytes"] for each in artifact.manifest["stages"])
+    assert peak <= artifact.program.stat().st_size + 1e9
+    assert peak <= artifact.manifest["predicted_peak_bytes"]
+
+
 def test_it_passes_its_verification(artifact: Artifact, smollm2_gguf: Path) -> None:
     done = llmx("verify", str(artifact.folder), "--json", "--reference", str(smollm2_gguf))
     assert done.returncode == 0, done.stdout + done.stderr

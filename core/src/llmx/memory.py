@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +29,24 @@ def available_memory() -> int | None:
     """
     room = [*_machine_room(), *_group_room()]
     return max(0, min(room)) + _status("VmRSS") if room else None
+
+
+def peak_memory() -> int:
+    """The most bytes that this program has held at a time."""
+    # What the system counts for a process begins with the one that started it.
+    return _status("VmHWM") or _peak_of_process()
+
+
+def _peak_of_process() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back() -> None:
+    """Let the C library return what is freed to the system, where it can be asked to (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class AddedMemory:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from attrs import Factory, define, frozen
+
+from llmx.memory import give_back, peak_memory
 
 T = TypeVar("T")
 
@@ -57,12 +57,6 @@ class StageRecord:
     peak_bytes: int
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 @define
 class Stages:
     """Times the stages of a job and passes events on to a display."""
@@ -78,7 +72,8 @@ class Stages:
         try:
             yield
         finally:
-            record = StageRecord(name, start, time.perf_counter() - start, peak_memory_bytes())
+            give_back()
+            record = StageRecord(name, start, time.perf_counter() - start, peak_memory())
             self.records.append(record)
             self.display.stage_ended(record)
 

@@ -19,6 +19,7 @@ from llmx.lower.side_files import write_side_files
 from llmx.progress import Stages
 from llmx.report.delegation import Delegation, count_delegation
 from llmx.report.manifest import describe_lifetimes, describe_memory
+from llmx.spool import Spool
 
 
 def lower_to_file(
@@ -27,21 +28,22 @@ def lower_to_file(
     backend: BackendSpec,
     constant_methods: Mapping[str, Any],
     shared: Mapping[str, str],
+    spool: Spool,
     stages: Stages,
     path: Path,
 ) -> dict[str, Any]:
     """Lower the filled models, a method each, to a program at ``path``, with what goes beside it.
 
-    ``shared`` names tables that two modules have; they are stored once. What is known about the
-    program is returned: ``delegation`` and ``memory`` as in ``llmx.json``, and ``lifetimes``, all
-    of ``forward``.
+    ``shared`` names tables that two modules have; they are stored once. Weights wait in ``spool``.
+    What is known about the program is returned: ``delegation`` and ``memory`` as in ``llmx.json``,
+    and ``lifetimes``, all of ``forward``.
 
     Raises:
         LoweringError: the model cannot be lowered, or the backend took no part of it.
     """
     edge = joined(
         {
-            name: lower_layers(model, job, backend, constant_methods, stages)
+            name: lower_layers(model, job, backend, constant_methods, spool, stages)
             for name, model in models.items()
         }
     )

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
+from torch import nn
 
 from llmx.errors import UserError
+from llmx.lower.template import IrregularError, template_of
 from llmx.memory import available_memory
 
 if TYPE_CHECKING:
+    from llmx.config import ExportJob
     from llmx.lower.build import Blueprint
 
 GIGA = 1e9
 PROGRAMS = 800_000_000
 """Interpreter, PyTorch, ExecuTorch and its graphs, whatever the model."""
-ROUNDING_COPIES = 8
-"""fp32 copies of a weight that exist while its scales are refined."""
-FLOAT_COPIES = 3
 FLOAT_BYTES, SCALE_BYTES = 4, 4
+ROUNDING_BYTES = 6
+"""For each weight that is rounded: its form in the checkpoint, its code, and the same packed."""
+CALIBRATING_BYTES = 32
+"""For each weight of a layer that is rounded for texts: floats, and how its inputs go together."""
+WIDENING_BYTES = 12
+"""For each weight that stays a float: its form in the checkpoint and the one in the model."""
+LOWERING_BYTES = 4
+"""For each byte of the layers that are lowered: graph, payload, and what the backend makes."""
+KERNEL_SHARE = 1.2
+"""What kernels make of a program's weights when it is loaded, to the weights themselves."""
 
 
 class MemoryShortageError(UserError):
@@ -29,48 +39,86 @@ class MemoryShortageError(UserError):
 
 @frozen
 class Forecast:
-    """Bytes at the peak of an export, by what needs them.
-
-    Attributes:
-        fixed: what every export needs.
-        model: the eager model, once quantized; its caches included.
-        working: the most that one stage needs beside it: rounding the largest weight, or holding
-            the packed weights twice while they are written and again while the program is tried.
-    """
+    """Resident bytes of the process, which needs ``fixed`` all the time and no two of ``work``
+    at once."""
 
     fixed: int
-    model: int
-    working: int
+    work: Mapping[str, int]
 
     @property
     def peak(self) -> int:
-        """Resident bytes of the process at its peak."""
-        return self.fixed + self.model + self.working
+        """At the worst moment."""
+        return self.fixed + max(self.work.values())
+
+    @property
+    def worst(self) -> str:
+        """What needs the most."""
+        return max(self.work, key=lambda name: self.work[name])
 
 
 MemoryRule = Callable[[Forecast], None]
 
 
-def forecast(blueprint: Blueprint) -> Forecast:
-    """From shapes and schemes alone; meant as an upper bound."""
-    held = packed = largest = 0
-    for name, module in blueprint.model.named_modules():
+def forecast(blueprint: Blueprint, job: ExportJob) -> Forecast:
+    """From shapes and schemes alone; meant as an upper bound.
+
+    Weights are on disk except where something is done with them.
+    """
+    model = blueprint.model
+    caches = sum(each.nbytes for each in model.buffers() if not each.is_meta)
+    rounding = max(
+        (_rounding_bytes(blueprint, job, name, each) for name, each in model.named_modules()),
+        default=0,
+    )
+    packed, _ = _stored(blueprint, model)
+    work = {
+        "rounding the largest weight": rounding + caches,
+        "lowering": LOWERING_BYTES * _lowered(blueprint, job),
+        "trying the program": int(KERNEL_SHARE * packed) + 2 * caches,
+    }
+    return Forecast(PROGRAMS, work)
+
+
+def _rounding_bytes(blueprint: Blueprint, job: ExportJob, name: str, module: nn.Module) -> int:
+    elements = sum(each.numel() for each in module.parameters(recurse=False))
+    if name not in blueprint.schemes:
+        return WIDENING_BYTES * elements
+    calibrated = job.quantization.method == "gptq" and not job.base.random_weights
+    return (CALIBRATING_BYTES if calibrated else ROUNDING_BYTES) * elements
+
+
+def _stored(blueprint: Blueprint, model: nn.Module, prefix: str = "") -> tuple[int, int]:
+    """Bytes of a part's weights as a program has them, and as the eager model has them."""
+    packed = held = 0
+    for name, module in model.named_modules(prefix=prefix):
         elements = sum(each.numel() for each in module.parameters(recurse=False))
-        if not elements:
-            continue
         scheme = blueprint.schemes.get(name)
         if scheme is None:
-            stored = elements * blueprint.dtype.itemsize
-            held, packed = held + stored, packed + stored
-            largest = max(largest, FLOAT_COPIES * FLOAT_BYTES * elements)
+            packed += elements * blueprint.dtype.itemsize
+            held += elements * blueprint.dtype.itemsize
         else:
             scales = elements // scheme.group * SCALE_BYTES
-            held += elements + scales
             packed += elements * scheme.bits // 8 + scales
-            largest = max(largest, ROUNDING_COPIES * FLOAT_BYTES * elements)
-    caches = sum(each.nbytes for each in blueprint.model.buffers() if not each.is_meta)
-    # The program has caches of its own while it is tried.
-    return Forecast(PROGRAMS, held + caches, max(largest, 2 * packed + caches))
+            held += elements + scales
+    return packed, held
+
+
+def _lowered(blueprint: Blueprint, job: ExportJob) -> int:
+    """Bytes of what is lowered: all, or the ends of the model and its first layers."""
+    model = blueprint.model
+    _, whole = _stored(blueprint, model)
+    repeats = job.export.replicate_layers and job.quantization.pt2e_quantize is None
+    if not repeats:
+        return whole
+    try:
+        template = template_of(model)
+    except IrregularError:
+        return whole
+    if template is None:
+        return whole
+    layers: Any = model.layers
+    further = list(enumerate(layers))[template.layers :]
+    return whole - sum(_stored(blueprint, each, f"layers.{at}")[1] for at, each in further)
 
 
 def forecast_in_float(blueprint: Blueprint) -> Forecast:
@@ -78,7 +126,8 @@ def forecast_in_float(blueprint: Blueprint) -> Forecast:
     shapes = blueprint.shapes.values()
     elements = sum(math.prod(shape) for shape in shapes)
     largest = max(math.prod(shape) for shape in shapes)
-    return Forecast(PROGRAMS, 2 * FLOAT_BYTES * elements, FLOAT_COPIES * FLOAT_BYTES * largest)
+    needed = 2 * FLOAT_BYTES * elements + WIDENING_BYTES * largest
+    return Forecast(PROGRAMS, {"measuring how sensitive its layers are": needed})
 
 
 def require_memory(expected: Forecast) -> None:
@@ -91,8 +140,7 @@ def require_memory(expected: Forecast) -> None:
     if available is not None and expected.peak > available:
         raise MemoryShortageError(
             f"the export needs about {expected.peak / GIGA:.1f} GB of memory at its peak "
-            f"({expected.model / GIGA:.1f} GB for the model, {expected.working / GIGA:.1f} GB to "
-            f"work with it), and {available / GIGA:.1f} GB are available",
+            f"(for {expected.worst}), and {available / GIGA:.1f} GB are available",
             remedy="close other programs, choose a smaller model or fewer bits, "
             "or try all the same with --force",
         )

@@ -12,13 +12,13 @@ from torch.fx import GraphModule
 from llmx.config import ExportJob
 from llmx.hookspecs import BackendSpec
 from llmx.lower.capture import capture, example_inputs
-from llmx.lower.payload import IrregularError
 from llmx.lower.program import lower, with_program
 from llmx.lower.record import carry_record
 from llmx.lower.replicate import replicate
-from llmx.lower.template import Template, template_of
+from llmx.lower.template import IrregularError, Template, template_of
 from llmx.progress import Stages
 from llmx.report.reasons import partitioners_heard
+from llmx.spool import Spool
 
 
 def lower_layers(
@@ -26,6 +26,7 @@ def lower_layers(
     job: ExportJob,
     backend: BackendSpec,
     constant_methods: Mapping[str, Any],
+    spool: Spool,
     stages: Stages,
 ) -> EdgeProgramManager:
     """Lower the first layers and repeat them; where that cannot be done, lower all and say why.
@@ -39,7 +40,7 @@ def lower_layers(
                 raise IrregularError("quantizing the graph made one piece of it")
             template = template_of(model)
             if template is not None:
-                return _repeat(template, model, job, backend, constant_methods, stages)
+                return _repeat(template, model, job, backend, constant_methods, spool, stages)
         except IrregularError as reason:
             stages.note(f"each layer is lowered by itself: {reason}")
     return _lower(model, job, backend, constant_methods, stages)
@@ -51,6 +52,7 @@ def _repeat(
     job: ExportJob,
     backend: BackendSpec,
     constant_methods: Mapping[str, Any],
+    spool: Spool,
     stages: Stages,
 ) -> EdgeProgramManager:
     edge = _lower(template.model, job, backend, constant_methods, stages)
@@ -61,9 +63,12 @@ def _repeat(
             template,
             layers,
             lambda module: backend.delegate_data(module=module),
+            spool,
         )
         whole = with_program(edge, program)
-        carry_record(edge, whole, lambda each: replicate(each, template, layers, lambda _: None))
+        carry_record(
+            edge, whole, lambda each: replicate(each, template, layers, lambda _: None, spool)
+        )
         return whole
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 from attrs import field, frozen
+from executorch.exir._serialize._cord import FileBackedData
 from executorch.exir._serialize._named_data_store import NamedDataStore
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
 
+from llmx.lower.template import IrregularError
+from llmx.spool import SMALLEST, Spool
 
-class IrregularError(Exception):
-    """The layers' lowered forms do not repeat, so they cannot be copied; says where."""
-
-
+Content: TypeAlias = bytes | FileBackedData
 DelegateData = Callable[[nn.Module], Mapping[str, tuple[str, bytes]] | None]
 Role = tuple[str, str]
 """Name of a module within its layer, and what of it (weight, scale, …)."""
@@ -25,13 +28,13 @@ Role = tuple[str, str]
 class LayerData:
     """The named data of every layer's weights, by role, and who owns a key."""
 
-    layers: Sequence[Mapping[Role, tuple[str, bytes]]]
+    layers: Sequence[Mapping[Role, tuple[str, Content]]]
     owners: Mapping[str, frozenset[tuple[int, Role]]] = field(repr=False)
 
     @classmethod
-    def collect(cls, layers: Sequence[nn.Module], data: DelegateData) -> LayerData:
-        """Ask the backend for each module of each layer."""
-        tables = [dict(_layer_data(layer, data)) for layer in layers]
+    def collect(cls, layers: Sequence[nn.Module], data: DelegateData, spool: Spool) -> LayerData:
+        """Ask the backend for each module of each layer; what it gives waits in ``spool``."""
+        tables = [dict(_layer_data(layer, data, spool)) for layer in layers]
         owners: dict[str, set[tuple[int, Role]]] = defaultdict(set)
         for index, table in enumerate(tables):
             for role, (key, _) in table.items():
@@ -41,16 +44,28 @@ class LayerData:
     def key(self, layer: int, role: Role) -> str:
         return self.layers[layer][role][0]
 
-    def bytes_of(self, layer: int, role: Role) -> bytes:
+    def content(self, layer: int, role: Role) -> Content:
         return self.layers[layer][role][1]
 
 
-def _layer_data(layer: nn.Module, data: DelegateData) -> Iterator[tuple[Role, tuple[str, bytes]]]:
+def _layer_data(
+    layer: nn.Module, data: DelegateData, spool: Spool
+) -> Iterator[tuple[Role, tuple[str, Content]]]:
     for name, module in layer.named_modules():
         if next(module.parameters(recurse=False), None) is None:
             continue
-        for what, entry in (data(module) or {}).items():
-            yield (name, what), entry
+        for what, (key, content) in (data(module) or {}).items():
+            yield (name, what), (key, _waiting(content, spool.folder))
+    spool.let_go()
+
+
+def _waiting(content: bytes, folder: Path) -> Content:
+    """Bytes in a file that goes when they are no longer needed, unless they are few."""
+    if len(content) < SMALLEST:
+        return content
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        file.write(content)
+    return FileBackedData(file.name, cleanup=True)
 
 
 def keys_in_order(module: LoweredBackendModule) -> list[tuple[int, str]]:
@@ -150,7 +165,7 @@ def rekeyed(
         (new_key,) = wanted
         if owners:
             layer, role = next(iter(owners))
-            content = data.bytes_of(layer + shift, role)
+            content = data.content(layer + shift, role)
         if len(new_key) != len(key):
             raise IrregularError("keys of different lengths cannot be exchanged")
         payload[position : position + len(key)] = new_key.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,7 @@ from llmx.lower.side_files import store_for
 from llmx.lower.source import Source, file_hashes, open_source, with_methods
 from llmx.lower.tables import resolve_tables
 from llmx.lower.weights import Written, write_program
+from llmx.memory import give_back
 from llmx.model.kv_cache import cache_bytes
 from llmx.model.params import DecoderParams
 from llmx.native import load_operators
@@ -52,6 +54,7 @@ from llmx.report.manifest import (
 from llmx.report.page import write_page
 from llmx.run.parity import check_parity, parity_bound
 from llmx.run.tokenizer import load_tokenizer
+from llmx.spool import Spool, spool_beside
 from llmx.verify.finding import Finding
 from llmx.verify.quick import check_quickly
 from llmx.verify.tokens import check_tokenizer
@@ -105,7 +108,11 @@ def run(
         blueprint = draw(job, source, plugins)
         for note in blueprint.notes:
             stages.note(note)
-    with ThreadPoolExecutor(1) as background, staged(folder) as scratch:
+    with (
+        ThreadPoolExecutor(1) as background,
+        staged(folder) as scratch,
+        spool_beside(scratch) as spool,
+    ):
         hashes = background.submit(file_hashes, source)
         with stages.stage("tokenizer"):
             tokenizer = write_tokenizer(source.checkpoint, job.base, family, scratch)
@@ -132,11 +139,15 @@ def run(
                 plugins,
                 store,
                 memory,
+                spool,
                 stages,
                 path,
             )
+            # The graphs refer to each other in circles, and to weights.
+            gc.collect()
             with stages.stage("check"):
-                checks = _check(path, written, job, plugins, stages)
+                give_back()
+                checks = _check(path, written, job, plugins, spool, stages)
             facts = {
                 "weights": describe_weights(written.records),
                 "delegation": written.facts["delegation"],
@@ -214,6 +225,7 @@ def _check(
     written: Written,
     job: ExportJob,
     plugins: Plugins,
+    spool: Spool,
     stages: Stages,
 ) -> list[Finding]:
     """Compare the program with the eager model and itself, where this machine can run it."""
@@ -236,6 +248,7 @@ def _check(
         for check in check_parity(
             program,
             model,
+            spool,
             bound=bound,
             kv_cache=job.model.use_kv_cache,
             dynamic=job.model.enable_dynamic_shape,

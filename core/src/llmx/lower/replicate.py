@@ -31,14 +31,14 @@ from llmx.lower.eager_tensor import in_layer, layer_of, tensor_of
 from llmx.lower.labels import relabel
 from llmx.lower.payload import (
     DelegateData,
-    IrregularError,
     LayerData,
     rekeyed,
     roles_in_layers,
     roles_of_pair,
     same_but_for_keys,
 )
-from llmx.lower.template import Template
+from llmx.lower.template import IrregularError, Template
+from llmx.spool import Spool
 
 
 def replicate(
@@ -46,6 +46,7 @@ def replicate(
     template: Template,
     layers: Sequence[nn.Module],
     delegate_data: DelegateData,
+    spool: Spool,
 ) -> ExportedProgram:
     """The lowered program of all ``layers``, from that of the first ones.
 
@@ -53,12 +54,13 @@ def replicate(
         program: the lowered ``template``; it is taken apart.
         layers: all layers of the eager model, the template's first.
         delegate_data: the backend's hook.
+        spool: where the payloads' weights wait until the program is written.
 
     Raises:
         IrregularError: the template's layers did not lower to the same program; nothing is lost
             but the template.
     """
-    data = LayerData.collect(layers, delegate_data)
+    data = LayerData.collect(layers, delegate_data, spool)
     return _Replication(program, template.period, template.layers, layers, data).run()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -93,9 +93,17 @@ def _copies(data: mmap, layout: Layout, at_least: int) -> Iterator[tuple[int, in
         if segment.size < at_least or stored_once:
             continue
         start = layout.base + segment.offset
-        wanted = data[start : start + segment.size]
         for offset, size in layout.constants:
-            first = layout.base + offset
-            if size >= segment.size and data[first : first + segment.size] == wanted:
+            if size >= segment.size and _same(data, start, layout.base + offset, segment.size):
                 yield index, offset
                 break
+
+
+def _same(data: mmap, first: int, second: int, count: int) -> bool:
+    """Whether ``count`` bytes at two places are equal; little of them is in memory at a time."""
+    for at in range(0, count, PIECE):
+        end = min(at + PIECE, count)
+        if data[first + at : first + end] != data[second + at : second + end]:
+            return False
+        data.madvise(MADV_DONTNEED)
+    return True

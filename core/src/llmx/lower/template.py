@@ -8,9 +8,12 @@ from typing import Any
 from attrs import frozen
 from torch import nn
 
-from llmx.lower.payload import IrregularError
 from llmx.model.kv_cache import AttentionCore
 from llmx.model.shallow import shallow_copy
+
+
+class IrregularError(Exception):
+    """The layers, or their lowered forms, do not repeat, so they cannot be copied; says where."""
 
 
 @frozen

@@ -29,6 +29,7 @@ from llmx.quantize.rounding import half_quadratic, rounding_for_linears
 from llmx.skeleton.extract import write_skeleton
 from llmx.skeleton.pieces import DelegateData
 from llmx.skeleton.skeleton import Filling, NoSkeletonError, OtherStructureError, Skeleton
+from llmx.spool import Spool
 
 SKELETONS = "skeletons"
 NOT_LOWERED: Mapping[str, Any] = {"delegation": None, "memory": None, "lifetimes": []}
@@ -60,17 +61,20 @@ def write_program(
     plugins: Plugins,
     store: Store,
     memory: MemoryRule,
+    spool: Spool,
     stages: Stages,
     path: Path,
 ) -> Written:
     """Read and quantize the weights, and write the program that has them to ``path``.
+
+    ``spool`` is where they wait until then.
 
     Raises:
         CheckpointError: weights cannot be read.
         MemoryShortageError: ``memory`` refuses to begin.
         LoweringError: the model cannot be lowered.
     """
-    expected = forecast(blueprint)
+    expected = forecast(blueprint, job)
     stages.display.note(f"expected peak memory: {expected.peak / GIGA:.1f} GB")
     memory(expected)
     ranks = {f"{name}.adapter": each.up.shape[1] for name, each in blueprint.beside.items()}
@@ -81,13 +85,14 @@ def write_program(
     calibration = calibration_of(
         job, tokenizer, vocabulary=blueprint.vocabulary.readable, stages=stages
     )
-    records = _load(blueprint, rounding, calibration, stages)
+    records = _load(blueprint, rounding, calibration, spool, stages)
     blueprint, records = with_graph_quantized(
         job, blueprint, records, plugins.backend, tokenizer, stages
     )
     further = variants(blueprint)
     # What methods share must be grouped alike in all.
     lowered = blueprint.model if further else blueprint.ops.regroup(blueprint.model)
+    spool.hold(blueprint.model, lowered, *further.values())
     modules = weight_modules(lowered, {each.name for each in records})
     kept = store.find(SKELETONS, key)
     if kept is not None:
@@ -109,6 +114,7 @@ def write_program(
         plugins.backend,
         constant_methods,
         blueprint.shared,
+        spool,
         stages,
         path,
     )
@@ -143,10 +149,17 @@ def weight_modules(model: nn.Module, accounted: Collection[str]) -> list[tuple[s
 
 
 def _load(
-    blueprint: Blueprint, rounding: Rounding, calibration: Calibration | None, stages: Stages
+    blueprint: Blueprint,
+    rounding: Rounding,
+    calibration: Calibration | None,
+    spool: Spool,
+    stages: Stages,
 ) -> list[WeightRecord]:
     with stages.stage("load and quantize"):
-        records = list(fill(blueprint, stages, rounding, calibration))
+        records = []
+        for record in fill(blueprint, stages, rounding, calibration):
+            records.append(record)
+            spool.hold(blueprint.model.get_submodule(record.name))
         for note in import_notes(records):
             stages.note(note)
     return records

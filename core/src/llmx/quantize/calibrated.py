@@ -38,6 +38,8 @@ class Finisher(Protocol):
 
     schemes: Mapping[str, Scheme]
 
+    def widened(self, tensor: Tensor) -> Tensor: ...
+
     def finish(
         self,
         name: str,
@@ -97,6 +99,10 @@ class CalibratedLayers:
             layer = _layer_of(name)
             if layer is not None and next(module.parameters(recurse=False), None) is not None:
                 self._missing.setdefault(layer, set()).add(name)
+
+    def held(self, name: str, tensor: Tensor) -> Tensor:
+        """In the type that the layers compute in."""
+        return self.finisher.widened(tensor)
 
     def take(self, name: str, module: nn.Module, *, finished: bool) -> Iterator[WeightRecord]:
         """A module has its weights; records of those that are finished by it, or none yet.

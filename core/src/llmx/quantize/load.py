@@ -66,9 +66,7 @@ def load_weights(
             if isinstance(tensor, IntegerWeight):
                 integers[owner] = tensor
             else:
-                # Contiguous: a slice of a fused tensor would keep the whole of it alive.
-                values = tensor.to(dtype).contiguous()
-                setattr(module, key, nn.Parameter(values, requires_grad=False))
+                setattr(module, key, nn.Parameter(steps.held(owner, tensor), requires_grad=False))
             waiting[owner].remove(key)
             if waiting[owner]:
                 continue
@@ -97,6 +95,17 @@ class _Quantizer:
 
     expanded: dict[str, tuple[str, str]] = field(factory=dict)
     """Integers of the checkpoint that became floats, by module: their format, and why."""
+
+    def held(self, name: str, tensor: Tensor) -> Tensor:
+        """The form in which a parameter of this module waits for the others."""
+        if name in self.schemes and tensor.dtype.itemsize < self.dtype.itemsize:
+            # Rounding widens some rows at a time: the whole of a large table would not fit.
+            return tensor
+        return self.widened(tensor)
+
+    def widened(self, tensor: Tensor) -> Tensor:
+        """In the model's float type, contiguous: a slice would keep the whole of a fused tensor."""
+        return tensor.to(self.dtype).contiguous()
 
     def take(self, name: str, module: nn.Module, *, finished: bool) -> Iterator[WeightRecord]:
         """A module has its weights: finish it right away."""
@@ -179,6 +188,9 @@ class _Quantizer:
         return self.rounding(weight, scheme)
 
     def _install(self, name: str, module: nn.Linear | nn.Embedding, codes: Codes) -> nn.Module:
+        # The floats are done with; what takes their place asks for their shape and type only.
+        without = torch.empty(module.weight.shape, dtype=self.dtype, device="meta")
+        module.weight = nn.Parameter(without, requires_grad=False)
         if isinstance(module, nn.Linear):
             return self.ops.quantized_linear(module, codes)
         if name in self.shared:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from llmx.config import QuantizationOptions
+from llmx.parallel import for_each
 from llmx.quantize.codes import Codes, Rounding, scale_dtype
 from llmx.quantize.plan import Scheme
 
@@ -39,10 +40,17 @@ def _by_torchao(weight: Tensor, scheme: Scheme, algorithm: str) -> Codes:
 def _in_blocks(
     weight: Tensor, scheme: Scheme, rounded: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> Codes:
-    """weight [out, in]; ``rounded`` takes some of its rows and gives their integers and scales."""
-    rows = max(1, BLOCK // weight.shape[1])
-    values, scales = zip(*(rounded(each) for each in torch.split(weight, rows)), strict=True)
-    return Codes(torch.cat(values), torch.cat(scales), scheme)
+    """weight [out, in]; ``rounded`` takes some rows, in fp32, to their integers and scales."""
+    rows, (height, width) = max(1, BLOCK // weight.shape[1]), weight.shape
+    values = torch.empty(height, width, dtype=torch.int8)
+    scales: dict[int, Tensor] = {}
+
+    def fill(start: int) -> None:
+        block = slice(start, start + rows)
+        values[block], scales[start] = rounded(weight[block].float())
+
+    for_each(fill, range(0, height, rows))
+    return Codes(values, torch.cat([scales[start] for start in sorted(scales)]), scheme)
 
 
 def _rows_by_torchao(weight: Tensor, scheme: Scheme, algorithm: str) -> tuple[Tensor, Tensor]:
@@ -73,7 +81,7 @@ def half_a_step_beyond(weight: Tensor, scheme: Scheme) -> Codes:
 
 def _half_a_step_beyond(rows: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     limit = (1 << scheme.bits - 1) - 1
-    grouped = rows.float().view(len(rows), -1, scheme.group)
+    grouped = rows.view(len(rows), -1, scheme.group)
     scales = (grouped.abs().amax(-1) / (limit + 0.5)).clamp_min(torch.finfo(torch.float32).tiny)
     codes = (grouped / scales.unsqueeze(-1)).round().clamp(-limit - 1, limit).to(torch.int8)
     return codes.view_as(rows), scales

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from llmx.config.methods import FORWARD
 from llmx.quiet import native_stderr_captured
+from llmx.run.large_linears import large_linears_in_blocks
 from llmx.run.runtime import ProgramMethod
+from llmx.spool import Spool
 from llmx.verify.finding import Finding, distance, measured
 
 PROMPT_LENGTH = 12
@@ -34,6 +36,7 @@ def parity_bound(dtype: torch.dtype, *, int8_activations: bool) -> float:
 def check_parity(
     program: Path,
     model: nn.Module,
+    spool: Spool,
     *,
     bound: float,
     kv_cache: bool,
@@ -45,22 +48,28 @@ def check_parity(
     """Run a short prompt and a few decoding steps through both, and compare logits.
 
     The figure is the root mean square difference over the deviation of the eager logits.
-    ``vocabulary`` has the token ids that the model reads.
+    ``vocabulary`` has the token ids that the model reads; ``spool`` holds the model's weights.
     """
-    compiled = ProgramMethod(program, method)
     said = "" if method == FORWARD else f"{method}: "
     generator = torch.Generator().manual_seed(0)
     length = max(1, min(PROMPT_LENGTH, max_seq_length - DECODED))
     drawn = torch.randint(len(vocabulary), (1, length + DECODED), generator=generator)
     tokens = torch.tensor(vocabulary)[drawn]
-    checks = []
-    for name, inputs in _calls(tokens, length, kv_cache=kv_cache, dynamic=dynamic):
-        # The custom operators' eager versions log every call.
-        with torch.no_grad(), native_stderr_captured():
-            expected = model(*inputs).float()
-        actual = compiled(*inputs).float()
-        checks.append(measured(f"{said}{name}", distance(actual, expected), bound))
-    return checks
+    calls = list(_calls(tokens, length, kv_cache=kv_cache, dynamic=dynamic))
+    # One after the other, so that the weights are not held by both.
+    # The custom operators' eager versions log every call.
+    with (
+        torch.no_grad(),
+        native_stderr_captured(),
+        large_linears_in_blocks(model),
+        spool.letting_go(model),
+    ):
+        expected = [model(*inputs).float() for _, inputs in calls]
+    compiled = ProgramMethod(program, method)
+    return [
+        measured(f"{said}{name}", distance(compiled(*inputs).float(), wanted), bound)
+        for (name, inputs), wanted in zip(calls, expected, strict=True)
+    ]
 
 
 def _calls(

@@ -38,7 +38,7 @@ def pieces_of(name: str, module: nn.Module, delegate_data: DelegateData) -> Iter
         prefix = f"{inner}." if inner else ""
         tensors = [*each.named_parameters(recurse=False), *each.named_buffers(recurse=False)]
         for what, tensor in tensors:
-            for part, plain in _plain_tensors(what, tensor):
+            for part, plain in plain_tensors(what, tensor):
                 yield Piece(name, prefix + part, None, raw_bytes(plain))
         if tensors:
             for what, (key, content) in (delegate_data(each) or {}).items():
@@ -70,11 +70,11 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return flat.numpy().data
 
 
-def _plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, Tensor]]:
+def plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, Tensor]]:
     """The tensors that a quantized one is made of, or the tensor itself."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         yield name, tensor
         return
     for part in flatten()[0]:
-        yield from _plain_tensors(f"{name}.{part}", getattr(tensor, part))
+        yield from plain_tensors(f"{name}.{part}", getattr(tensor, part))

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
+from llmx.memory import give_back
 from llmx.run.engine import Engine
 from llmx.run.feeding import FedProgram
 from llmx.run.program import read_program
 from llmx.verify.consistency import ANSWER, check_consistency
 from llmx.verify.finding import Finding, Findings
-from llmx.verify.runner import check_answer
+from llmx.verify.runner import answer_of, check_answer
 
 LENGTH = 20
 SPOKEN = 4
@@ -35,4 +36,8 @@ def _findings(path: Path, bound: float) -> Findings:
         known = torch.tensor(program.vocabulary(info.any_token))
         tokens = known[torch.randint(len(known), (length,), generator=generator)].tolist()
         yield from check_consistency(program, tokens, bound=bound)
-        yield check_answer(Engine(info), program, tokens[:ANSWER], SPOKEN)
+        expected = answer_of(program, tokens[:ANSWER], SPOKEN)
+        # One after the other, so that the weights are not held by both.
+        del program
+        give_back()
+        yield check_answer(Engine(info), tokens[:ANSWER], expected)

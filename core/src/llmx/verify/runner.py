@@ -24,22 +24,20 @@ LONGEST_CONTEXT = 4096
 ENDS = "get_eos_ids"
 
 
-def check_answer(
-    engine: Engine, program: FedProgram, prompt: Sequence[int], count: int = SPOKEN
-) -> Finding:
-    """The runner makes the tokens that the program's own logits ask for; counts those it does not.
-
-    The program is called as the runner calls it.
-    """
-    heard = engine.uninterrupted(prompt, count)
+def answer_of(program: FedProgram, prompt: Sequence[int], count: int = SPOKEN) -> list[int]:
+    """The tokens that the program's own logits ask for; it is called as the runner calls it."""
     logits = program.read(prompt)
     known = list(prompt)
-    expected: list[int] = []
-    while len(expected) < len(heard):
-        expected.append(int(logits.argmax()))
-        known.append(expected[-1])
+    while len(known) < len(prompt) + count:
+        known.append(int(logits.argmax()))
         logits = program.feed(known[-1:] if program.cached else known, len(known) - 1)
-    differing = sum(a != b for a, b in zip(heard, expected, strict=True))
+    return known[len(prompt) :]
+
+
+def check_answer(engine: Engine, prompt: Sequence[int], expected: Sequence[int]) -> Finding:
+    """The runner makes the expected tokens, or the first of them; counts those it does not."""
+    heard = engine.uninterrupted(prompt, len(expected))
+    differing = sum(a != b for a, b in zip(heard, expected, strict=False))
     return measured("the runner follows the program", differing, 0, f"of {len(heard)} tokens")
 
 

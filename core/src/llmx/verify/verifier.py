@@ -32,7 +32,7 @@ from llmx.verify.finding import (
 )
 from llmx.verify.reach import END, LAST, check_end, check_end_of_empty, check_slide, slide_length
 from llmx.verify.reference import Reference
-from llmx.verify.runner import LONGEST_CONTEXT, check_answer, check_context, check_ends
+from llmx.verify.runner import LONGEST_CONTEXT, answer_of, check_answer, check_context, check_ends
 from llmx.verify.subject import Subject, find_reference
 from llmx.verify.tokens import check_tokenizer
 
@@ -89,7 +89,7 @@ def _findings(
             program, text[: info.max_context_length - ANSWER], bound=subject.bound
         )
     with stages.stage("runner"):
-        yield check_answer(engine, program, prompt)
+        yield check_answer(engine, prompt, answer_of(program, prompt))
         yield from check_ends(info, engine.uninterrupted(prompt, 8), prompt)
         yield from check_context(engine, prompt)
     try:
