@@ -157,9 +157,12 @@ def _load(
 ) -> list[WeightRecord]:
     with stages.stage("load and quantize"):
         records = []
+        parts = {name for name, _ in blueprint.model.named_modules()}
         for record in fill(blueprint, stages, rounding, calibration):
             records.append(record)
-            spool.hold(blueprint.model.get_submodule(record.name))
+            # Adapters have records of their own; they are few and wait for the others.
+            if record.name in parts:
+                spool.hold(blueprint.model.get_submodule(record.name))
         for note in import_notes(records):
             stages.note(note)
     return records
