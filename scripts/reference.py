@@ -22,8 +22,10 @@ PART = re.compile(r"(<!-- begin: (?P<name>\S+) -->\n).*?(<!-- end: (?P=name) -->
 PARTS: Mapping[str, Callable[[], str]] = {
     "options": config_reference.sections,
     "coreml": lambda: config_reference.backend_table("coreml"),
+    "mlx": lambda: config_reference.backend_table("mlx"),
     "openvino": lambda: config_reference.backend_table("openvino"),
     "portable": lambda: config_reference.backend_table("portable"),
+    "qnn": lambda: config_reference.backend_table("qnn"),
     "torchao": lambda: config_reference.backend_table("torchao"),
     "vulkan": lambda: config_reference.backend_table("vulkan"),
     "xnnpack": lambda: config_reference.backend_table("xnnpack"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from executorch.exir import ExecutorchBackendConfig
-    from torch import Tensor, nn
+    from torch import Tensor, export, nn
 
     from llmx.checkpoint import Checkpoint, TokenIds, WeightMap
     from llmx.config import ExportJob, Recipe
@@ -178,10 +178,10 @@ class BackendSpec(Protocol):
         """
 
     @hookspec(firstresult=True)
-    def edge_passes(self, job: ExportJob) -> Sequence[Any]:
+    def edge_passes(self, job: ExportJob, program: export.ExportedProgram) -> Sequence[Any]:
         """Passes over the edge program before partitioning; empty where there are none.
 
-        When: at lowering.
+        When: at lowering, with the ``program`` to be lowered, which may be changed in place.
         """
 
     @hookspec(firstresult=True)

@@ -92,7 +92,7 @@ def _lower(
         edge = lower(
             captured,
             partitioners,
-            backend.edge_passes(job=job),
+            backend.edge_passes(job=job, program=captured),
             constant_methods,
             generate_etrecord=job.debug.generate_etrecord,
         )

@@ -76,7 +76,7 @@ class UncachedAttention(AttentionCore):
         return attend(q, k, v, place)
 
 
-class _Cached(AttentionCore):
+class Cached(AttentionCore):
     k_cache: Tensor
     v_cache: Tensor
 
@@ -87,7 +87,7 @@ class _Cached(AttentionCore):
         self.register_buffer("v_cache", torch.zeros(size, dtype=shape.dtype, device="cpu"))
 
 
-class CachedAttention(_Cached):
+class CachedAttention(Cached):
     """KV cache and attention in plain PyTorch operators, for any backend."""
 
     def place(self, positions: Tensor, start: int, rope: RotaryEmbedding) -> Placement:
@@ -143,7 +143,7 @@ def fused_place(
     )
 
 
-class FusedCachedAttention(_Cached):
+class FusedCachedAttention(Cached):
     """KV cache and attention by ExecuTorch's custom CPU operators (flash attention)."""
 
     def __init__(self, shape: AttentionShape) -> None:
