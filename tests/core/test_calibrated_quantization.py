@@ -252,6 +252,7 @@ class TestOptions:
             ({"qmode": "8da4w-gptq", "method": "hqq"}, "contradicts quantization.method hqq"),
             ({"method": "gptq"}, "method gptq needs quantization.qmode"),
             ({"qmode": "8da4w", "method": "hqq", "use_hqq": False}, "contradicts"),
+            ({"qmode": "8da4w", "method": "gptq", "use_hqq": True}, "contradicts"),
             ({"qmode": "8da4w", "calibration_file": "a"}, "needs a method that calibrates"),
             (
                 {"qmode": "8da4w", "method": "gptq", "calibration_limit": 0},

@@ -65,6 +65,8 @@ def test_every_key_of_the_older_config_is_here_with_its_default():
     assert older.pop("base.model_class")
     # The artifact is a folder of its own; the older tool drops a file where it runs.
     assert (older.pop("export.output_dir"), ours.pop("export.output_dir")) == (".", None)
+    # As good in less time: see docs/quantization.md.
+    assert (older.pop("quantization.use_hqq"), ours.pop("quantization.use_hqq")) == (True, None)
     assert ours == older
 
 

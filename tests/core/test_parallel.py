@@ -5,18 +5,26 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmx.parallel import for_each
+from llmx.parallel import map_parallel, row_blocks
 
 
 def test_every_item_is_worked_on_with_one_thread_each() -> None:
-    threads, seen = torch.get_num_threads(), []
-    for_each(lambda item: seen.append((item, torch.get_num_threads())), range(20))
-    assert sorted(seen) == [(item, 1) for item in range(20)]
+    threads = torch.get_num_threads()
+    seen = map_parallel(lambda item: (item, torch.get_num_threads()), range(20))
+    assert seen == [(item, 1) for item in range(20)]
     assert torch.get_num_threads() == threads
 
 
 def test_an_error_of_a_piece_comes_through() -> None:
     threads = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError):
-        for_each(lambda item: 1 // item, [1, 0, 2])
+        map_parallel(lambda item: 1 // item, [1, 0, 2])
     assert torch.get_num_threads() == threads
+
+
+def test_blocks_of_rows_cover_a_matrix_in_order() -> None:
+    matrix = torch.arange(5 << 18).view(-1, 1 << 10)
+    blocks = list(row_blocks(matrix.shape))
+    assert len(blocks) > 1
+    assert torch.equal(torch.cat([matrix[block] for block in blocks]), matrix)
+    assert list(row_blocks(torch.Size([3, 1 << 20]))) == [slice(at, at + 1) for at in range(3)]

@@ -19,7 +19,13 @@ from llmx.quantize.linear import BLOCK, RowLinear, affine_linear
 from llmx.quantize.load import load_weights
 from llmx.quantize.plan import Scheme, plan_quantization, planning_notes
 from llmx.quantize.random_weights import random_weights
-from llmx.quantize.rounding import half_a_step_beyond, half_quadratic, largest_value
+from llmx.quantize.rounding import (
+    half_a_step_beyond,
+    half_quadratic,
+    largest_value,
+    least_squares,
+    rounding_for_linears,
+)
 
 
 class Small(nn.Module):
@@ -181,7 +187,9 @@ class TestPacking:
 
 
 class TestRounding:
-    @pytest.mark.parametrize("rounding", [largest_value, half_quadratic, half_a_step_beyond])
+    @pytest.mark.parametrize(
+        "rounding", [largest_value, half_quadratic, least_squares, half_a_step_beyond]
+    )
     @pytest.mark.parametrize("bits", [3, 4, 8])
     def test_codes_times_scales_are_near(self, rounding: Rounding, bits: int) -> None:
         weight = torch.randn(40, 96, generator=torch.Generator().manual_seed(1))
@@ -193,13 +201,30 @@ class TestRounding:
         error = (codes.dequantize() - weight).norm() / weight.norm()
         assert float(error) < 1.7 / (1 << bits)
 
-    def test_half_quadratic_scales_are_nearer(self) -> None:
+    @pytest.mark.parametrize("bits", [3, 4, 8])
+    def test_searched_scales_are_nearest_and_half_quadratic_ones_next(self, bits: int) -> None:
         weight = torch.randn(40, 96, generator=torch.Generator().manual_seed(1))
         errors = [
-            float((rounding(weight, Scheme(4, 32)).dequantize() - weight).norm())
-            for rounding in (half_quadratic, largest_value)
+            float((rounding(weight, Scheme(bits, 32)).dequantize() - weight).norm())
+            for rounding in (least_squares, half_quadratic, largest_value)
         ]
-        assert errors[0] < errors[1]
+        assert errors == sorted(errors)
+
+    @pytest.mark.parametrize("rounding", [least_squares, half_a_step_beyond])
+    def test_zeros_stay_zero_beside_other_groups(self, rounding: Rounding) -> None:
+        weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
+        weight[1, 32:] = 0
+        codes = rounding(weight, Scheme(4, 32))
+        assert not codes.dequantize()[1, 32:].any()
+        assert bool((codes.scales > 0).all())
+
+    def test_the_options_name_the_rounding(self) -> None:
+        def chosen(**given: Any) -> Rounding:
+            return rounding_for_linears(QuantizationOptions(qmode="8da4w", **given))
+
+        assert chosen() is chosen(method="search") is chosen(method="gptq") is least_squares
+        assert chosen(use_hqq=True) is chosen(method="hqq") is half_quadratic
+        assert chosen(use_hqq=False) is chosen(method="rounding") is largest_value
 
 
 def embedding(table: torch.Tensor, scheme: Scheme, dtype: torch.dtype = torch.float32) -> Any:

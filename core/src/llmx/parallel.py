@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
+R = TypeVar("R")
+BLOCK = 1 << 17
+"""Values of a matrix that are worked on at a time: passes over them stay within the cache."""
 
 
-def for_each(work: Callable[[T], None], items: Iterable[T]) -> None:
-    """Call ``work`` for every item, in any order.
+def map_parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """``work`` of every item, in their order.
 
     PyTorch would share every single operator among its threads, which then wait for each other:
     on small tensors for most of the time, and far longer where another program has a processor.
@@ -24,7 +27,13 @@ def for_each(work: Callable[[T], None], items: Iterable[T]) -> None:
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(work, items):
-                pass
+            return list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)
+
+
+def row_blocks(shape: torch.Size) -> Iterator[slice]:
+    """The rows of a matrix [rows, width], some at a time."""
+    height, width = shape
+    step = max(1, BLOCK // max(width, 1))
+    return (slice(start, min(start + step, height)) for start in range(0, height, step))

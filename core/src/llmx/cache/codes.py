@@ -44,19 +44,28 @@ def remembered(
 
 
 def _digest(weight: Tensor) -> list[Any]:
+    from llmx.parallel import map_parallel, row_blocks
     from llmx.skeleton.pieces import raw_bytes
 
-    content = hashlib.sha256(raw_bytes(weight)).hexdigest()
-    return [content, list(weight.shape), str(weight.dtype)]
+    def block_digest(rows: slice) -> str:
+        return hashlib.sha256(raw_bytes(weight[rows])).hexdigest()
+
+    content = map_parallel(block_digest, row_blocks(weight.shape))
+    return [digest(content), list(weight.shape), str(weight.dtype)]
 
 
 def _write(codes: Codes, folder: Path) -> None:
+    import torch
     from safetensors.torch import save_file
 
+    from llmx.parallel import map_parallel, row_blocks
     from llmx.quantize.codes import pack
 
-    bits = codes.scheme.bits
-    values = pack(codes.values, bits, "first low") if _fills_bytes(bits) else codes.values
+    bits, values = codes.scheme.bits, codes.values
+    if _fills_bytes(bits):
+        blocks = row_blocks(values.shape)
+        parts = map_parallel(lambda rows: pack(values[rows], bits, "first low"), blocks)
+        values = torch.cat(parts)
     tensors = {"codes": values.contiguous(), "scales": codes.scales.contiguous()}
     save_file(tensors, str(folder / FILE))
 

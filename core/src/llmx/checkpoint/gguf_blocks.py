@@ -1,7 +1,8 @@
 """The integers inside GGUF's quantized blocks.
 
-The gguf package expands blocks to floats but does not tell codes and scales apart. Both follow
-from expanding blocks whose codes were replaced: all zero, and all one.
+The gguf package expands blocks to floats but does not tell codes and scales apart. The simplest
+formats are read here; for the others, both follow from expanding blocks whose codes were replaced:
+all zero, and all one.
 Block layouts: https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 """
 
@@ -16,8 +17,6 @@ from llmx.checkpoint.integers import IntegerWeight
 
 if TYPE_CHECKING:
     import numpy as np
-
-ROWS = 2048
 
 
 @frozen
@@ -54,6 +53,9 @@ BLOCKS: Mapping[str, Block] = {
     "Q6_K": Block(6, 16, (0, 192), (0, 128, 0x11)),
 }
 
+PLAIN = ("Q4_0", "Q4_1", "Q8_0")
+"""Blocks of an fp16 scale, maybe an fp16 minimum, and codes: bytes, or halves of bytes."""
+
 
 def integer_weight(entry: Any) -> IntegerWeight | None:
     """The codes and scales of a tensor of a GGUF file; ``None`` if its blocks are no such thing.
@@ -63,13 +65,14 @@ def integer_weight(entry: Any) -> IntegerWeight | None:
     """
     import torch
 
+    from llmx.parallel import map_parallel, row_blocks
+
     block = BLOCKS.get(entry.tensor_type.name)
     if block is None or len(entry.shape) != 2:
         return None
-    parts = [
-        _integers(entry.data[start : start + ROWS], entry.tensor_type, block)
-        for start in range(0, entry.data.shape[0], ROWS)
-    ]
+    kind, data = entry.tensor_type, entry.data
+    read = _read_plain if kind.name in PLAIN else _probe
+    parts = map_parallel(lambda rows: read(data[rows], kind, block), row_blocks(data.shape))
     codes, scales, offsets = (
         torch.from_numpy(joined) for joined in map(_joined, zip(*parts, strict=True))
     )
@@ -88,10 +91,32 @@ def _joined(parts: tuple[np.ndarray[Any, Any], ...]) -> np.ndarray[Any, Any]:
     return np.concatenate(parts)
 
 
-def _integers(
+def _read_plain(
     data: np.ndarray[Any, Any], kind: Any, block: Block
 ) -> tuple[np.ndarray[Any, Any], ...]:
     """codes int8 [rows, in], scales and offsets fp32 [rows, groups]."""
+    import gguf
+    import numpy as np
+
+    size = gguf.GGML_QUANT_SIZES[kind][1]
+    blocks = np.ascontiguousarray(data).reshape(len(data), -1, size)
+    floats = blocks[..., : block.codes[0]].copy().view(np.float16).astype(np.float32)
+    scales, stored = np.ascontiguousarray(floats[..., 0]), blocks[..., slice(*block.codes)]
+    centre = 1 << block.bits - 1
+    if block.bits == 8:
+        codes = stored.view(np.int8)
+    else:
+        # Low halves of all bytes first, then the high ones.
+        halves = np.concatenate([stored & 0x0F, stored >> 4], axis=-1)
+        codes = halves.view(np.int8) - np.int8(centre)
+    offsets = np.zeros_like(scales)
+    if block.minimum is not None:
+        offsets = floats[..., 1] + centre * scales
+    return codes.reshape(len(data), -1), scales, offsets
+
+
+def _probe(data: np.ndarray[Any, Any], kind: Any, block: Block) -> tuple[np.ndarray[Any, Any], ...]:
+    """The same as ``_read_plain``, of a format that only the gguf package knows to expand."""
     import gguf
     import numpy as np
 

@@ -194,8 +194,12 @@ def _check_method(quantization: QuantizationOptions) -> None:
             f"quantization.method {method} needs quantization.qmode",
             remedy=f"add quantization.qmode={QMODES[0]}, or leave the method out",
         )
-    if method == "hqq" and not quantization.use_hqq:
-        raise ConfigError("quantization.method hqq contradicts quantization.use_hqq=false")
+    hqq = quantization.use_hqq
+    if method is not None and hqq is not None and hqq != (method == "hqq"):
+        raise ConfigError(
+            f"quantization.method {method} contradicts quantization.use_hqq={str(hqq).lower()}",
+            remedy="leave one of them out",
+        )
     for name in ("calibration_file", "calibration_limit", "calibration_seq_length"):
         value = getattr(quantization, name)
         if value is None:

@@ -157,7 +157,9 @@ class QuantizationOptions:
         "Integers of a quantized checkpoint: kept where kernels hold them in no more bits than "
         "asked for (auto), also at the price of more bytes (keep), or quantized anew (requantize).",
     )
-    use_hqq: bool = option(True, "Refine the scales of linear layers by HQQ.")
+    use_hqq: bool | None = option(
+        None, "Scales of linear layers by HQQ if true, by the largest value if false."
+    )
     pt2e_quantize: str | None = option(
         None, "Quantizer of the backend, by name: quantizes the graph, calibrated by a text."
     )
@@ -170,8 +172,8 @@ class QuantizationOptions:
     quantize_scope: Literal["full", "linear"] = option(
         "full", "What pt2e quantizes.", unsupported="use quantization.qmode"
     )
-    method: Literal["rounding", "hqq", "gptq"] | None = option(
-        None, "How linear layers are rounded; none is as use_hqq says."
+    method: Literal["rounding", "hqq", "search", "gptq"] | None = option(
+        None, "How linear layers are rounded; none is as use_hqq says, or else search."
     )
     bits: float | None = option(
         None, "Average bits per weight, scales included: layers that need it most get 8 bits."

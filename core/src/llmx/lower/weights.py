@@ -25,7 +25,7 @@ from llmx.progress import Stages
 from llmx.quantize.account import WeightRecord, import_notes
 from llmx.quantize.calibrated import Calibration
 from llmx.quantize.codes import Rounding
-from llmx.quantize.rounding import half_quadratic, rounding_for_linears
+from llmx.quantize.rounding import largest_value, rounding_for_linears
 from llmx.skeleton.extract import write_skeleton
 from llmx.skeleton.pieces import DelegateData
 from llmx.skeleton.skeleton import Filling, NoSkeletonError, OtherStructureError, Skeleton
@@ -80,8 +80,8 @@ def write_program(
     ranks = {f"{name}.adapter": each.up.shape[1] for name, each in blueprint.beside.items()}
     key = skeleton_key(job, params, constant_methods, plugins, {**blueprint.schemes, **ranks})
     rounding = rounding_for_linears(job.quantization)
-    if rounding is half_quadratic:
-        rounding = remembered(rounding, "half-quadratic", store, toolchain(plugins))
+    if rounding is not largest_value:
+        rounding = remembered(rounding, rounding.__name__, store, toolchain(plugins))
     calibration = calibration_of(
         job, tokenizer, vocabulary=blueprint.vocabulary.readable, stages=stages
     )

@@ -11,8 +11,7 @@ from attrs import frozen
 from torch import Tensor
 
 from llmx.checkpoint import IntegerWeight
-
-ROWS = 4096
+from llmx.parallel import map_parallel, row_blocks
 
 
 @frozen(kw_only=True)
@@ -72,15 +71,24 @@ def summarize(records: Sequence[WeightRecord]) -> WeightSummary:
 
 
 def relative_error(original: Tensor | IntegerWeight, restored: Callable[[slice], Tensor]) -> float:
-    """Frobenius norm of the difference over that of ``original``, in blocks of rows."""
-    difference = total = 0.0
-    for start in range(0, original.shape[0], ROWS):
-        rows = slice(start, min(start + ROWS, original.shape[0]))
+    """Frobenius norm of the difference over that of ``original``.
+
+    ``restored`` gives some rows; it is called from several threads.
+    """
+
+    def squares(rows: slice) -> tuple[float, float]:
         part = original[rows]
         block = part.dequantize() if isinstance(part, IntegerWeight) else part.float()
-        difference += float((block - restored(rows).float()).square().sum())
-        total += float(block.square().sum())
+        return _sum_of_squares(restored(rows).float() - block), _sum_of_squares(block)
+
+    parts = map_parallel(squares, row_blocks(original.shape))
+    difference, total = (math.fsum(each) for each in zip(*parts, strict=True))
     return math.sqrt(difference / total) if total else 0.0
+
+
+def _sum_of_squares(block: Tensor) -> float:
+    flat = block.reshape(-1)
+    return float(flat @ flat)
 
 
 def import_notes(records: Sequence[WeightRecord]) -> list[str]:

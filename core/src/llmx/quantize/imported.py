@@ -105,7 +105,7 @@ class ImportRules:
         elif group % self.group_multiple and not whole_rows:
             return f"groups of {group}; kernels take multiples of {self.group_multiple}"
         cost = OFFSET_BITS / group
-        if cost > self.offset_bits and kernel_form(weight).offsets is not None:
+        if cost > self.offset_bits and _kernel_offsets(weight)[1] is not None:
             bits = "1 bit" if cost == 1 else f"{cost:g} bits"
             return (
                 f"groups have offsets, which add {bits} to each weight; "
@@ -133,20 +133,26 @@ def kernel_form(weight: IntegerWeight) -> KernelForm:
     The codes of a group whose scale is negative change their sign; where the lowest code has no
     counterpart they are complemented instead (``-c - 1``), which an offset makes up for.
     """
-    lowest = -(1 << weight.bits - 1)
-    shape = (*weight.scales.shape, weight.group)
-    codes, scales = weight.codes.view(shape), weight.scales
-    negative = scales < 0
-    complemented = negative & (codes.amin(-1) == lowest)
-    offsets = torch.zeros_like(scales) if weight.offsets is None else weight.offsets
-    offsets = offsets - complemented * scales
+    complemented, offsets = _kernel_offsets(weight)
+    codes, scales = weight.codes.view(*weight.scales.shape, weight.group), weight.scales
     codes = torch.where(complemented.unsqueeze(-1), ~codes, codes)
-    codes = torch.where((negative & ~complemented).unsqueeze(-1), -codes, codes)
+    codes = torch.where(((scales < 0) & ~complemented).unsqueeze(-1), -codes, codes)
     # Kernels refuse a scale of 0; such a group is its offset alone.
     empty = scales == 0
     codes = codes * ~empty.unsqueeze(-1)
     scales = torch.where(empty, torch.ones_like(scales), scales.abs())
-    return KernelForm(codes.view(weight.shape), scales, offsets if offsets.any() else None)
+    return KernelForm(codes.view(weight.shape), scales, offsets)
+
+
+def _kernel_offsets(weight: IntegerWeight) -> tuple[Tensor, Tensor | None]:
+    """Which groups [out, groups] are complemented, and the offsets, if any group needs one."""
+    complemented = weight.scales < 0
+    if complemented.any():
+        lowest = weight.codes.view(*weight.scales.shape, weight.group).amin(-1)
+        complemented &= lowest == -(1 << weight.bits - 1)
+    offsets = torch.zeros_like(weight.scales) if weight.offsets is None else weight.offsets
+    offsets = offsets - complemented * weight.scales
+    return complemented, offsets if offsets.any() else None
 
 
 def import_module(

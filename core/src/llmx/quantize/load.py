@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from llmx.checkpoint import IntegerWeight
 from llmx.model.ops import ModelOps
+from llmx.parallel import map_parallel, row_blocks
 from llmx.quantize.account import WeightRecord, relative_error
 from llmx.quantize.calibrated import CalibratedLayers, Calibration
 from llmx.quantize.codes import Codes, Rounding
@@ -123,10 +124,18 @@ class _Quantizer:
             obstacle = "embedding and head are to share one table"
         if obstacle is None:
             return import_module(self.model, name, stored, self.ops.quantized_linear, self.dtype)
-        values = stored.dequantize().to(self.dtype)
-        module.weight = nn.Parameter(values, requires_grad=False)
+        module.weight = nn.Parameter(self._expand(stored), requires_grad=False)
         self.expanded[name] = stored.stored, obstacle
         return None
+
+    def _expand(self, stored: IntegerWeight) -> Tensor:
+        values = torch.empty(stored.shape, dtype=self.dtype)
+
+        def fill(rows: slice) -> None:
+            values[rows] = stored[rows].dequantize()
+
+        map_parallel(fill, row_blocks(stored.shape))
+        return values
 
     def finish(
         self,
