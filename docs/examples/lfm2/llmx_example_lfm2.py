@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from llmx import Checkpoint, CheckpointError, DecoderParams, ModelSize, TokenIds, hookimpl
-from llmx import WeightMap
+from llmx import (
+    Checkpoint,
+    CheckpointError,
+    DecoderParams,
+    ModelSize,
+    TokenIds,
+    WeightMap,
+    hookimpl,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -115,11 +122,9 @@ def _hidden_dim(config: Mapping[str, Any]) -> int:
     stated: int = config.get("block_ff_dim") or config["intermediate_size"]
     if not config.get("block_auto_adjust_ff_dim", True):
         return stated
-    width, factor = 2 * stated // 3, config.get("block_ffn_dim_multiplier", 1.0)
-    if factor is None:
-        return width
+    width = int(config.get("block_ffn_dim_multiplier", 1.0) * (2 * stated // 3))
     multiple: int = config.get("block_multiple_of", 256)
-    return -(-int(factor * width) // multiple) * multiple
+    return -(-width // multiple) * multiple
 
 
 @hookimpl

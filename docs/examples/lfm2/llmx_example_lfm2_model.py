@@ -28,9 +28,10 @@ class Taps(nn.Module):
     def forward(self, joined: Tensor) -> Tensor:
         """[1, length - 1 + S, dim], the rows of earlier tokens first, to [1, S, dim]."""
         last = self.length - 1
-        out = joined[:, last:] * self.weight[:, 0, last]
+        taps = self.weight.view(-1, self.length)
+        out = joined[:, last:] * taps[:, last]
         for tap in range(last):
-            out = out + joined[:, tap : tap - last] * self.weight[:, 0, tap]
+            out = out + joined[:, tap : tap - last] * taps[:, tap]
         return out if self.bias is None else out + self.bias
 
 

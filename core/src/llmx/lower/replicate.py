@@ -37,6 +37,7 @@ from llmx.lower.payload import (
     roles_of_pair,
     same_but_for_keys,
 )
+from llmx.lower.settle import settle
 from llmx.lower.template import IrregularError, Template
 from llmx.spool import Spool
 
@@ -61,6 +62,7 @@ def replicate(
             but the template.
     """
     data = LayerData.collect(layers, delegate_data, spool)
+    settle(program)
     return _Replication(program, template.period, template.layers, layers, data).run()
 
 

@@ -112,7 +112,8 @@ class DecoderParams:
     @classmethod
     def extending(cls, usual: DecoderParams, **more: Any) -> Self:
         """For a class with further fields: those of ``usual``, and ``more``."""
-        return cls(**{each.name: getattr(usual, each.name) for each in fields(DecoderParams)}, **more)
+        own = {each.name: getattr(usual, each.name) for each in fields(DecoderParams)}
+        return cls(**own, **more)
 
     def layer_window(self, layer: int) -> int | None:
         """Tokens that a layer attends to; ``None`` if all."""

@@ -1,0 +1,59 @@
+"""What waits for no hidden state stands beside what uses it, in every layer alike.
+
+Passes sort a graph by what its nodes wait for: a slice of a layer's weight, say, comes before the
+first layer then, and the layers are no longer runs of nodes that repeat.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from torch.export import ExportedProgram
+from torch.fx import Graph, Node
+
+from llmx.lower.eager_tensor import layer_of
+
+
+def settle(program: ExportedProgram) -> None:
+    """Move each node that follows from a layer's parameters and caches alone to its first user."""
+    graph: Graph = program.graph
+    targets = {
+        spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target
+    }
+    floating = _floating(graph, targets)
+    place = {node: at for at, node in enumerate(graph.nodes)}
+    anchors: dict[Node, Node] = {}
+    for node in reversed(floating):
+        anchors[node] = min((anchors.get(user, user) for user in node.users), key=place.__getitem__)
+    settled: dict[Node, list[Node]] = defaultdict(list)
+    for node in floating:
+        settled[anchors[node]].append(node)
+    for anchor, nodes in settled.items():
+        for node in nodes:
+            anchor.prepend(node)
+
+
+def _floating(graph: Graph, targets: Mapping[str, str]) -> list[Node]:
+    """In order, with the constants that nothing else uses."""
+    owned: dict[Node, None] = {}
+    waiting: set[Node] = set()
+    for node in graph.nodes:
+        inputs = node.all_input_nodes
+        if node.op == "placeholder":
+            if layer_of(targets.get(node.name, "")) is not None:
+                owned[node] = None
+        elif node.op != "call_function" or any(each in waiting for each in inputs):
+            waiting.add(node)
+        elif node.users and any(each in owned for each in inputs):
+            owned[node] = None
+    return [
+        node
+        for node in graph.nodes
+        if node.op == "call_function"
+        and (node in owned or (not node.all_input_nodes and _used_once(node, owned)))
+    ]
+
+
+def _used_once(node: Node, owned: Mapping[Node, None]) -> bool:
+    return len(node.users) == 1 and all(user in owned for user in node.users)
