@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
+from torch.utils import _pytree as pytree
 
 from llmx.lower.eager_tensor import layer_of
 
@@ -32,6 +33,22 @@ def settle(program: ExportedProgram) -> None:
     for anchor, nodes in settled.items():
         for node in nodes:
             anchor.prepend(node)
+
+
+def same_value(one: Node, other: Node) -> bool:
+    """Whether two nodes are the same operator on the same inputs, delegates aside."""
+    if one is other:
+        return True
+    if one.op != "call_function" or other.op != one.op or other.target != one.target:
+        return False
+    leaves, shape = pytree.tree_flatten((one.args, one.kwargs))
+    others, other_shape = pytree.tree_flatten((other.args, other.kwargs))
+    return bool(shape == other_shape) and all(
+        same_value(a, b)
+        if isinstance(a, Node) and isinstance(b, Node)
+        else type(a) is type(b) and bool(a == b)
+        for a, b in zip(leaves, others, strict=True)
+    )
 
 
 def _floating(graph: Graph, targets: Mapping[str, str]) -> list[Node]:

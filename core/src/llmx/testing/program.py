@@ -30,7 +30,7 @@ def export_tiny(family: str, checkpoint: Path, output: Path, *more: str) -> Arti
     command = ["export", family, "--checkpoint", str(checkpoint), "--output", str(output)]
     lengths = ["--max-seq-length", str(CALL), "--max-context-length", str(CONTEXT)]
     # With --debug errors are raised.
-    plain = ["--quantize", "none", "--quiet", "--debug"]
+    plain = ["--quantize", "none", "--no-cache", "--quiet", "--debug"]
     assert invoke([*command, *lengths, *plain, *more]) == 0
     return Artifact.open(output)
 

@@ -11,6 +11,7 @@ import torch
 from llmx_example_lfm2 import SIZES, params_from_hf
 
 from llmx import Artifact, CheckpointError
+from llmx.run.program import read_program
 from llmx.run.runtime import ProgramMethod
 from llmx.testing import FamilyConformance
 from llmx.testing.conformance import Case
@@ -119,6 +120,7 @@ def export(case: Case, folder: Path, *more: str) -> Artifact:
 
 def test_a_program_of_single_tokens_equals_the_reference(case: Case, tmp_path: Path) -> None:
     made = export(case, tmp_path / "out", "--backend", "none", "model.enable_dynamic_shape=false")
+    assert not read_program(made.program).rewinds  # what follows is read anew
     ends, actual = program_logits(made.program, TOKENS, pieces=[1] * 30)
     torch.testing.assert_close(actual, case.expected(TOKENS)[ends], atol=1e-3, rtol=1e-3)
 
