@@ -7,7 +7,7 @@ first layer then, and the layers are no longer runs of nodes that repeat.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
@@ -52,18 +52,22 @@ def same_value(one: Node, other: Node) -> bool:
 
 
 def _floating(graph: Graph, targets: Mapping[str, str]) -> list[Node]:
-    """In order, with the constants that nothing else uses."""
-    owned: dict[Node, None] = {}
+    """In order, with the constants that nothing else uses.
+
+    Hidden states follow from what is in no layer, such as the embedding, or from a delegate.
+    """
+    owned: set[Node] = set()
     waiting: set[Node] = set()
     for node in graph.nodes:
         inputs = node.all_input_nodes
         if node.op == "placeholder":
-            if layer_of(targets.get(node.name, "")) is not None:
-                owned[node] = None
+            if node.name in targets:
+                in_layer = layer_of(targets[node.name]) is not None
+                (owned if in_layer else waiting).add(node)
         elif node.op != "call_function" or any(each in waiting for each in inputs):
             waiting.add(node)
         elif node.users and any(each in owned for each in inputs):
-            owned[node] = None
+            owned.add(node)
     return [
         node
         for node in graph.nodes
@@ -72,5 +76,5 @@ def _floating(graph: Graph, targets: Mapping[str, str]) -> list[Node]:
     ]
 
 
-def _used_once(node: Node, owned: Mapping[Node, None]) -> bool:
+def _used_once(node: Node, owned: Set[Node]) -> bool:
     return len(node.users) == 1 and all(user in owned for user in node.users)

@@ -23,7 +23,7 @@ from llmx.errors import ConfigError
 from llmx.hookspecs import BackendSpec
 from llmx.plugins import load
 from llmx.run.runtime import ProgramMethod
-from llmx.testing.tiny import SHAPE, eager_model, export_anew, tiny_job, usual_family
+from llmx.testing.tiny import eager_model, export_anew, tiny_job, usual_family
 
 Options = Mapping[str, Any]
 LISTING = """
@@ -187,13 +187,14 @@ class Lowered:
     def calls(self) -> Iterator[tuple[int, Tensor]]:
         """Position and tokens [1, S] of calls: a text in pieces, another one, the longest call."""
         generator = torch.Generator().manual_seed(5)
+        vocabulary = self.artifact.manifest["model"]["vocab_size"]
         dynamic = self._model_options["enable_dynamic_shape"]
         longest = self.artifact.manifest["config"]["export"]["max_seq_length"] if dynamic else 1
         pieces = [20, 1, 17, 1, 1] if dynamic else [1] * 12
         for lengths in (pieces, pieces[1:4], [longest]):
             start = 0
             for length in (min(each, longest) for each in lengths):
-                tokens = torch.randint(SHAPE["vocab_size"], (1, length), generator=generator)
+                tokens = torch.randint(vocabulary, (1, length), generator=generator)
                 yield (start if self.cached else 0), tokens
                 start += length
 
