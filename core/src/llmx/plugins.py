@@ -180,16 +180,16 @@ def _unknown(group: str, name: str, names: list[str]) -> PluginError:
     suggestion, package = nearest(name, names), likely_package(group, name)
     if package in {plugin.distribution for plugin in _all_installed(group)}:
         package = None
-    hint = f"usually comes with: pip install {package}"
     match suggestion, package:
         case None, None:
             remedy = None
         case None, _:
-            remedy = f"it {hint}"
+            remedy = f"it usually comes with: pip install {package}"
         case _, None:
             remedy = f"did you mean {suggestion}?"
         case _:
-            remedy = f"did you mean {suggestion}? If not, {name} {hint}"
+            usual = f"{name} usually comes with: pip install {package}"
+            remedy = f"did you mean {suggestion}? If not, {usual}"
     return PluginError(
         f"unknown {kind} {name!r} (installed: {', '.join(names) or 'none'})", remedy=remedy
     )

@@ -187,7 +187,7 @@ class Lowered:
     def calls(self) -> Iterator[tuple[int, Tensor]]:
         """Position and tokens [1, S] of calls: a text in pieces, another one, the longest call."""
         generator = torch.Generator().manual_seed(5)
-        vocabulary = self.artifact.manifest["model"]["vocab_size"]
+        vocabulary = self.artifact.manifest["model"]["params"]["vocab_size"]
         dynamic = self._model_options["enable_dynamic_shape"]
         longest = self.artifact.manifest["config"]["export"]["max_seq_length"] if dynamic else 1
         pieces = [20, 1, 17, 1, 1] if dynamic else [1] * 12
