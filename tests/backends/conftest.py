@@ -7,31 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 from torch import nn
 
-from llmx import Artifact, ExportJob, export
-from llmx.config import load_job
-from llmx.lower.build import draw, fill
-from llmx.lower.context import resolve_lengths
-from llmx.lower.source import open_source
-from llmx.plugins import load
-from llmx.progress import Silent, Stages
-from llmx.quantize.rounding import rounding_for_linears
-
-CONFIG: dict[str, Any] = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "vocab_size": 128,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}
+from llmx import Artifact
+from llmx.lower import export
+from llmx.testing.tiny import SHAPE, eager_model, tiny_job
 
 Exporter = Callable[..., Artifact]
 
@@ -45,16 +26,7 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
         key = json.dumps([config, options], sort_keys=True)
         if key not in made:
             folder = tmp_path_factory.mktemp("tiny")
-            params = folder / "config.json"
-            params.write_text(json.dumps({**CONFIG, **(config or {})}))
-            job = ExportJob.create(
-                "smollm2",
-                params=str(params),
-                random_weights=True,
-                output_dir=str(folder / "out"),
-                **options,
-            )
-            made[key] = export(job)
+            made[key] = export(tiny_job("smollm2", folder, config or {}, **options))
         return made[key]
 
     return run
@@ -62,23 +34,12 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
 
 @pytest.fixture(scope="session")
 def eager() -> Callable[..., nn.Module]:
-    """The eager model of the job that an artifact records, with other options of ``model``."""
-
-    def rebuild(artifact: Artifact, **options: Any) -> nn.Module:
-        job = load_job(config=artifact.folder / "llmx.json").job
-        job = attrs.evolve(job, model=attrs.evolve(job.model, **options))
-        plugins = load(job.base.model_class, job.backend.name)
-        source = open_source(job.base, plugins.family, Silent())
-        job = resolve_lengths(job, source.params)
-        blueprint = draw(job, source, plugins)
-        list(fill(blueprint, Stages(), rounding_for_linears(job.quantization)))
-        return blueprint.model
-
-    return rebuild
+    """``llmx.testing.tiny.eager_model``."""
+    return eager_model
 
 
 @pytest.fixture(scope="session")
 def params_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("params") / "config.json"
-    path.write_text(json.dumps(CONFIG))
+    path.write_text(json.dumps(dict(SHAPE)))
     return path

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.backends.conftest import CONFIG
 
 from llmx import Artifact, ExportJob, export
 from llmx.lower.calibrate import calibration_of
 from llmx.progress import Stages
+from llmx.testing.tiny import SHAPE
 
 BITS = 6.0
 
@@ -22,9 +22,9 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
     folder = tmp_path_factory.mktemp("calibrated")
     torch.manual_seed(0)
-    config = LlamaConfig(**{key: value for key, value in CONFIG.items() if key != "model_type"})
+    config = LlamaConfig(**{key: value for key, value in SHAPE.items() if key != "model_type"})
     LlamaForCausalLM(config).save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "config.json").write_text(json.dumps(dict(SHAPE)))
     job = ExportJob.create(
         "smollm2",
         checkpoint=str(folder),
@@ -46,7 +46,7 @@ def test_the_program_computes_what_the_eager_model_does(artifact: Artifact) -> N
 
 def test_every_linear_layer_says_how_much_its_output_changed(artifact: Artifact) -> None:
     linears = [each for each in artifact.manifest["weights"]["modules"] if each["kind"] == "linear"]
-    assert len(linears) == 7 * CONFIG["num_hidden_layers"] + 1
+    assert len(linears) == 7 * SHAPE["num_hidden_layers"] + 1
     narrow = [each for each in linears if each["bits"] == 4]
     assert all(0 < each["output_error"] < each["error"] < 0.2 for each in narrow)
 

@@ -155,7 +155,7 @@ def test_an_error_is_one_line_and_a_remedy(site):
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "error: unknown family 'tinny' (installed: tiny)\n"
-        "  did you mean tiny?; it usually comes with: pip install llmx-plugin-tinny\n"
+        "  did you mean tiny? If not, tinny usually comes with: pip install llmx-plugin-tinny\n"
     )
 
 

@@ -74,6 +74,13 @@ def test_unknown_family_names_the_installed_the_nearest_and_the_package(live_sit
     assert "usually comes with: pip install llmx-plugin-tinny" in caught.value.remedy
 
 
+def test_a_package_that_is_there_is_not_to_be_installed(live_site):
+    live_site.family("tiny3", distribution="llmx-plugin-tiny")
+    with pytest.raises(PluginError) as caught:
+        load("tiny4", None)
+    assert caught.value.remedy == "did you mean tiny3?"
+
+
 def test_unknown_backend_names_the_package():
     with pytest.raises(PluginError) as caught:
         load(None, "Turbo_Chip")

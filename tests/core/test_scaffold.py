@@ -81,6 +81,19 @@ def test_names_of_fused_tensors_are_mapped_and_strange_ones_reported(tmp_path: P
     assert found.unmapped == ["model.layers.{i}.mlp.sprout.weight"]
 
 
+def test_another_architecture_is_pointed_to_build_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {**WIDE, "layer_types": ["conv"] * 28}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    words = ["new-family", "tulip", "--from", str(tmp_path / "config.json")]
+    assert invoke([*words, "-o", str(tmp_path / "package")]) == 2
+    assert not (tmp_path / "package").exists()
+    shown = capsys.readouterr().err
+    assert "layer_types has conv" in shown
+    assert "make the package without --from and write its build_model" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

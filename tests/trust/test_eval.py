@@ -12,6 +12,9 @@ import torch
 
 from llmx.artifact import Artifact
 from llmx.cli import invoke
+from llmx.run.feeding import FedProgram
+from llmx.run.program import read_program
+from llmx.testing.tiny import export_anew, tiny_job
 
 from .conftest import CONTEXT
 
@@ -176,6 +179,27 @@ def test_tasks_of_lm_eval_are_answered_as_transformers_would(
     ]
     assert found["colours"]["acc,none"] == pytest.approx(sum(right) / 3)
     assert found["talk"]["exact_match,none"] == 0
+
+
+def test_texts_are_read_anew_where_caches_cannot_go_back(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    from llmx.score.harness_model import _Reader
+
+    lengths = {"max_seq_length": 4, "max_context_length": 64}
+    window = {"local_global_attention": [8], "use_sdpa_with_kv_cache": True}
+    job = tiny_job("smollm2", tmp_path, {}, backend=None, qmode=None, **lengths, **window)
+    program = export_anew(job).program
+    info = read_program(program)
+    assert not info.rewinds
+    text = torch.randint(128, (48,), generator=torch.Generator().manual_seed(0)).tolist()
+    other = [*text[:20], *reversed(text[20:30])]
+    readers = [_Reader(FedProgram(program), rewinds=each) for each in (info.rewinds, True)]
+    for reader in readers:
+        reader.logits(text)
+    again, gone_back = (reader.logits(other) for reader in readers)
+    fresh = _Reader(FedProgram(program), rewinds=False).logits(other)
+    torch.testing.assert_close(again, fresh)
+    assert not torch.allclose(gone_back, fresh)
 
 
 def test_an_unknown_task_is_refused(

@@ -177,14 +177,21 @@ def _unknown(group: str, name: str, names: list[str]) -> PluginError:
             f"{kind} {name!r} is installed, but {ALLOW_LIST_VARIABLE} leaves it out",
             remedy=f"add it to the list, or unset {ALLOW_LIST_VARIABLE}",
         )
-    suggestion = nearest(name, names)
-    hints = [f"did you mean {suggestion}?"] if suggestion else []
-    package = likely_package(group, name)
-    if package:
-        hints.append(f"it usually comes with: pip install {package}")
+    suggestion, package = nearest(name, names), likely_package(group, name)
+    if package in {plugin.distribution for plugin in _all_installed(group)}:
+        package = None
+    match suggestion, package:
+        case None, None:
+            remedy = None
+        case None, _:
+            remedy = f"it usually comes with: pip install {package}"
+        case _, None:
+            remedy = f"did you mean {suggestion}?"
+        case _:
+            usual = f"{name} usually comes with: pip install {package}"
+            remedy = f"did you mean {suggestion}? If not, {usual}"
     return PluginError(
-        f"unknown {kind} {name!r} (installed: {', '.join(names) or 'none'})",
-        remedy="; ".join(hints) or None,
+        f"unknown {kind} {name!r} (installed: {', '.join(names) or 'none'})", remedy=remedy
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from attrs import frozen
 
 from llmx import Checkpoint, DecoderParams, ModelSize, TokenIds, WeightMap, hookimpl
@@ -71,9 +70,8 @@ def params_from_hf(config: Mapping[str, Any]) -> DecoderParams:
     usual = decoder_params(
         {**config, **done, "rope_parameters": ropes["full_attention"]}, qk_norm=True
     )
-    fields = {each.name: getattr(usual, each.name) for each in attrs.fields(DecoderParams)}
-    return Gemma3Params(
-        **fields,
+    return Gemma3Params.extending(
+        usual,
         local_rope_theta=float(ropes["sliding_attention"]["rope_theta"]),
         query_scale=int(config["query_pre_attn_scalar"]),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from attrs import frozen
 
 from llmx import Checkpoint, DecoderParams, ModelSize, TokenIds, WeightMap, hookimpl
@@ -59,9 +58,8 @@ def params_from_hf(config: Mapping[str, Any]) -> DecoderParams:
     done = {"num_experts": None, "num_local_experts": None}
     one_expert = {"intermediate_size": config["moe_intermediate_size"]}
     usual = decoder_params({**config, **done, **one_expert}, qk_norm=True)
-    fields = {each.name: getattr(usual, each.name) for each in attrs.fields(DecoderParams)}
-    return MixtureParams(
-        **fields,
+    return MixtureParams.extending(
+        usual,
         n_experts=config.get("num_experts") or config["num_local_experts"],
         n_chosen=config["num_experts_per_tok"],
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from attrs import frozen
 
 from llmx import Checkpoint, DecoderParams, ModelSize, TokenIds, WeightMap, hookimpl
@@ -50,10 +49,9 @@ def params_from_hf(config: Mapping[str, Any]) -> DecoderParams:
     from llmx.model.hf_config import decoder_params
 
     usual = decoder_params({**config, "no_rope_layers": None})
-    fields = {each.name: getattr(usual, each.name) for each in attrs.fields(DecoderParams)}
     # A list of 1 for layers that rotate, whatever its name says.
     rotated = tuple(bool(each) for each in config.get("no_rope_layers") or (1, 1, 1, 0))
-    return SmolLM3Params(**fields, rotated_layers=_shortest(rotated))
+    return SmolLM3Params.extending(usual, rotated_layers=_shortest(rotated))
 
 
 def _shortest(pattern: tuple[bool, ...]) -> tuple[bool, ...]:

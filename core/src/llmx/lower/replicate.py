@@ -37,6 +37,7 @@ from llmx.lower.payload import (
     roles_of_pair,
     same_but_for_keys,
 )
+from llmx.lower.settle import same_value, settle
 from llmx.lower.template import IrregularError, Template
 from llmx.spool import Spool
 
@@ -61,6 +62,7 @@ def replicate(
             but the template.
     """
     data = LayerData.collect(layers, delegate_data, spool)
+    settle(program)
     return _Replication(program, template.period, template.layers, layers, data).run()
 
 
@@ -181,7 +183,7 @@ class _Replication:
             return self._same_input(one, other)
         before, after = self.position[one], self.position[other]
         if after < units.start:
-            return before == after
+            return before < units.start and same_value(one, other)
         # Within the unit, or from the one before; the first unit has the prefix before it.
         return after == before + units.length or before < units.start <= after < units.middle
 

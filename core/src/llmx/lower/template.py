@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 from torch import nn
 
-from llmx.model.kv_cache import AttentionCore
+from llmx.model.kv_cache import cores_of
 from llmx.model.shallow import shallow_copy
 
 
@@ -66,7 +66,7 @@ def _period(structures: Sequence[object]) -> int:
 def _structure(layer: nn.Module) -> list[tuple[Any, ...]]:
     tensors = [*layer.named_parameters(), *layer.named_buffers()]
     # Windows show in no shape where caches are as long as the context.
-    cores = [(each.kind,) for each in layer.modules() if isinstance(each, AttentionCore)]
+    cores = [(each.kind,) for each in cores_of(layer)]
     # Nor do settings; layers that have any say so.
     return [("kind", getattr(layer, "kind", None)), *cores] + [
         (name, tuple(each.shape), each.dtype, type(each), getattr(each, "block_size", None))

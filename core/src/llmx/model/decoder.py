@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from llmx.model.attention import Attention
 from llmx.model.feed_forward import FeedForward
-from llmx.model.kv_cache import AttentionCore
+from llmx.model.kv_cache import Core
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.model.params import DecoderParams
 from llmx.model.vocabulary import InputTokens, OutputTokens
@@ -95,8 +95,10 @@ class Decoder(nn.Module):
     def make_layer(
         self, index: int, params: DecoderParams, ops: ModelOps, build: BuildOptions
     ) -> nn.Module:
-        """A layer: forward(x [1, S, dim], cos, sin, place) with an ``attention.core``.
+        """A layer: forward(x [1, S, dim], cos, sin, place).
 
+        Its ``core``, or its ``attention.core``, keeps something between calls and says what the
+        place is: attention's keys and values, or what ``ops.recent`` keeps.
         Layers that differ in more than shapes and windows say so by an attribute ``kind``: those
         of equal kinds are lowered once.
         """
@@ -120,6 +122,7 @@ class Decoder(nn.Module):
         cores = {core.kind: core for core in self._cores()}
         return {kind: core.place(positions, start, self.rope) for kind, core in cores.items()}
 
-    def _cores(self) -> list[AttentionCore]:
+    def _cores(self) -> list[Core]:
         layers: Any = self.layers
-        return [layer.attention.core for layer in layers]
+        found = (getattr(layer, "core", None) or layer.attention.core for layer in layers)
+        return list(found)

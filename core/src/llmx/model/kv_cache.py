@@ -9,7 +9,7 @@ n_kv_heads)``. The place is what layers of the same ``kind`` share in one call: 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
@@ -34,33 +34,43 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return out.transpose(1, 2)
 
 
-class AttentionCore(nn.Module):
-    """What all cores have. Buffers of their own are caches.
+class Core(nn.Module):
+    """A part that keeps something between calls. Buffers of its own are caches.
 
     Attributes:
-        layout: which tokens are kept.
         kind: equal for cores that can share a place.
     """
 
-    def __init__(self, layout: CacheLayout) -> None:
+    def __init__(self, *settings: Hashable) -> None:
         super().__init__()
-        self.layout = layout
         # Now: torch.export traces with proxies, whose type is another.
-        self.kind: Hashable = (type(self), layout)
+        self.kind: Hashable = (type(self), *settings)
 
     @abstractmethod
     def place(self, positions: Tensor, start: int, rope: RotaryEmbedding) -> Any:
         """For a call's consecutive positions [S] int64, of which ``start`` is the first."""
 
 
+class AttentionCore(Core):
+    """What all attention cores have.
+
+    Attributes:
+        layout: which tokens are kept.
+    """
+
+    def __init__(self, layout: CacheLayout) -> None:
+        super().__init__(layout)
+        self.layout = layout
+
+
+def cores_of(model: nn.Module) -> Iterator[Core]:
+    """Every part that keeps something between calls."""
+    return (each for each in model.modules() if isinstance(each, Core))
+
+
 def cache_bytes(model: nn.Module) -> int:
     """Bytes of all caches of a model."""
-    return sum(
-        buffer.nbytes
-        for module in model.modules()
-        if isinstance(module, AttentionCore)
-        for buffer in module.buffers(recurse=False)
-    )
+    return sum(cache.nbytes for core in cores_of(model) for cache in core.buffers(recurse=False))
 
 
 class UncachedAttention(AttentionCore):

@@ -14,7 +14,7 @@ from llmx.model.params import Sinks
 if TYPE_CHECKING:
     from llmx.config import ExportJob
     from llmx.model.cache_layout import CacheLayout
-    from llmx.model.kv_cache import AttentionCore
+    from llmx.model.kv_cache import AttentionCore, Core
     from llmx.model.params import DecoderParams
     from llmx.model.rope import RotaryEmbedding
     from llmx.quantize.codes import Codes
@@ -43,6 +43,10 @@ RotaryFactory = Callable[["DecoderParams", "BuildOptions"], "RotaryEmbedding"]
 AttentionFactory = Callable[[AttentionShape], "AttentionCore"]
 """To a module (q [1, S, H, D], k [1, S, Hkv, D], v, place) -> [1, S, H, D], see ``kv_cache``."""
 
+RecentFactory = Callable[[int, int, torch.dtype], "Core"]
+"""(count, width, dtype) to a module (x [1, S, width], place) -> [1, count + S, width], see
+``recent.RecentRows``."""
+
 QuantizedLinearFactory = Callable[[nn.Linear, "Codes"], nn.Module]
 """(float layer, its rounded weight) to the layer that computes with it, see ``quantize.linear``."""
 
@@ -54,6 +58,13 @@ Regrouping = Callable[[nn.Module], nn.Module]
 """From the decoder with its weights to the one that is lowered, which gives the same values."""
 
 
+def recent_rows(count: int, width: int, dtype: torch.dtype) -> Core:
+    """The last rows, in plain PyTorch operators."""
+    from llmx.model.recent import RecentRows
+
+    return RecentRows(count, width, dtype)
+
+
 def as_built(model: nn.Module) -> nn.Module:
     """The regrouping of backends that take the decoder as it is."""
     return model
@@ -63,6 +74,7 @@ def as_built(model: nn.Module) -> nn.Module:
 class ModelOps:
     """Flavours of the decoder's parts, and what the kernels ask of quantized weights.
 
+    ``recent``: what keeps the last rows of a sequence between calls, for short convolutions.
     ``shared_table``: an embedding that keeps the bytes of ``quantized_linear`` for its weight.
     ``regroup``: how parts are put together for lowering, once they have their weights.
     ``group_multiple``: groups of less than 8 bits must be a multiple of this many input channels.
@@ -78,6 +90,7 @@ class ModelOps:
     quantized_linear: QuantizedLinearFactory
     quantized_embedding: QuantizedEmbeddingFactory
     shared_table: QuantizedEmbeddingFactory
+    recent: RecentFactory = recent_rows
     regroup: Regrouping = as_built
     group_multiple: int = 1
     int8_groups: bool = True
@@ -122,6 +135,7 @@ class BuildOptions:
 def plain_ops(*, kv_cache: bool, fused_attention: bool, int8_cache: bool) -> ModelOps:
     """Flavours in plain PyTorch, attention as these options say; quantized weights as torchao's."""
     from llmx.model.norm import RMSNorm
+    from llmx.model.recent import NoRecentRows, RecentRows
     from llmx.model.rope import RotateHalf, rotary_embedding
     from llmx.quantize.embedding import QuantizedEmbedding, table_as_kernels_read_it
     from llmx.quantize.linear import affine_linear
@@ -131,6 +145,7 @@ def plain_ops(*, kv_cache: bool, fused_attention: bool, int8_cache: bool) -> Mod
         rotary=rotary_embedding,
         rotate_half=RotateHalf,
         attention=_attention(kv_cache, fused_attention, int8_cache),
+        recent=RecentRows if kv_cache else NoRecentRows,
         quantized_linear=affine_linear,
         quantized_embedding=QuantizedEmbedding,
         shared_table=table_as_kernels_read_it,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Self
 
-from attrs import field, frozen, validators
+from attrs import field, fields, frozen, validators
 
 from llmx.errors import CheckpointError
 
@@ -107,6 +108,12 @@ class DecoderParams:
                     f"rope scaling has {count} entries in {name}, "
                     f"the model has {self.rotary_dim // 2} rotary frequencies"
                 )
+
+    @classmethod
+    def extending(cls, usual: DecoderParams, **more: Any) -> Self:
+        """For a class with further fields: those of ``usual``, and ``more``."""
+        own = {each.name: getattr(usual, each.name) for each in fields(DecoderParams)}
+        return cls(**own, **more)
 
     def layer_window(self, layer: int) -> int | None:
         """Tokens that a layer attends to; ``None`` if all."""

@@ -48,7 +48,8 @@ def find_state(method: Method, context: int | None, layers: int | None) -> State
     State that a delegate keeps to itself is not seen.
     """
     found = tuple(_unwritten(method))
-    caches = [each for each in found if context in method.tensors[each].sizes]
+    # The last dimension is that of a token's elements, however many there are.
+    caches = [each for each in found if context in method.tensors[each].sizes[:-1]]
     per_layer = CACHES_PER_LAYER
     if layers and caches and len(caches) % layers == 0:
         per_layer = len(caches) // layers

@@ -23,6 +23,10 @@ from llmx.model.params import DecoderParams
 from llmx.quiet import hushed
 
 CONFIG = "config.json"
+OWN_MODEL = (
+    "make the package without --from and write its build_model and params_from_hf; "
+    "docs/examples has four such families"
+)
 NO_ENDS = TokenIds(bos=None, eos=(0,))
 ATTENTION = "layers.{i}.attention"
 FUSED: Mapping[str, tuple[str, ...]] = {
@@ -66,7 +70,12 @@ def describe(source: str, revision: str | None) -> Description:
         )
     unknown: list[str] = []
     shapes = _shapes(folder if folder.is_dir() else None, config, unknown)
-    params = _with_hidden_parts(decoder_params(config), shapes)
+    try:
+        usual = decoder_params(config)
+    except CheckpointError as error:
+        # Its remedy is such a plugin as is to be written here.
+        raise CheckpointError(error.message, remedy=OWN_MODEL) from error
+    params = _with_hidden_parts(usual, shapes)
     extra, unmapped = _names(shapes, params)
     return Description(
         source=source,

@@ -31,7 +31,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         progress: Progress,
     ) -> None:
         super().__init__()
-        self._reader = _Reader(program)
+        self._reader = _Reader(program, rewinds=info.rewinds)
         self._info = info
         self._tokenizer = tokenizer
         self._progress = progress
@@ -108,10 +108,14 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
 
 class _Reader:
-    """Logits of texts, of which the next one often begins as the last one did."""
+    """Logits of texts, of which the next one often begins as the last one did.
 
-    def __init__(self, program: FedProgram) -> None:
+    Where the caches cannot be taken back, only what a text adds to the last one is read apart.
+    """
+
+    def __init__(self, program: FedProgram, *, rewinds: bool) -> None:
         self._program = program
+        self._rewinds = rewinds
         self._known: list[int] = []
         self._rows: list[torch.Tensor] = []
 
@@ -123,6 +127,8 @@ class _Reader:
             same = next(
                 (at for at, (a, b) in enumerate(pairs) if a != b), min(len(self._known), len(text))
             )
+        if same < len(self._known) and not self._rewinds:
+            same = 0
         rows = self._rows[:same]
         self._known, self._rows = [], []
         rows += self._program.walk(text[same:], start=same) if same else self._program.walk(text)

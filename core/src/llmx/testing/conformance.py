@@ -20,11 +20,12 @@ from llmx.errors import CheckpointError
 from llmx.hookspecs import FamilySpec
 from llmx.model.params import DecoderParams, ModelSize, PlainRope
 from llmx.plugins import load
+from llmx.run.runtime import ProgramMethod
 from llmx.testing.diagnosis import cause_of_difference, hint_for_tensors, hint_for_unused
 from llmx.testing.eager import Loaded, load_eager, logits
 from llmx.testing.endings import Endings, check_endings, choose_endings, make_it_spell
 from llmx.testing.plugin import ALL_SIZES, Measured, Record
-from llmx.testing.program import CALL, export_tiny, program_logits
+from llmx.testing.program import CALL, export_tiny, feed
 from llmx.testing.reference import (
     N_LAYERS,
     VOCABULARY,
@@ -198,6 +199,13 @@ class FamilyConformance:
         actual = logits(loaded.model, tokens, pieces)
         self.compare(loaded, tokens, pieces, actual, llmx_case.expected(tokens))
 
+    def test_a_new_text_is_not_disturbed_by_an_older_one(self, llmx_case: Case) -> None:
+        loaded = self.load(llmx_case, max_context_length=CACHE)
+        logits(loaded.model, _tokens(100), [100])
+        tokens, pieces = _tokens(7), [1, 4, 2]
+        actual = logits(loaded.model, tokens, pieces)
+        self.compare(loaded, tokens, pieces, actual, llmx_case.expected(tokens))
+
     def test_long_contexts_equal_the_reference(
         self, llmx_scaled_case: Case, llmx_record: Record
     ) -> None:
@@ -241,12 +249,13 @@ class FamilyConformance:
     def test_the_program_equals_the_reference(
         self, llmx_exported: ExportedCase, llmx_record: Record
     ) -> None:
-        case, tokens = llmx_exported.case, _tokens(45)
-        program = llmx_exported.artifact.program
-        ends, actual = program_logits(program, tokens, pieces=[CALL, 9, *[1] * 7, CALL, 1])
-        expected = case.expected(tokens)[ends]
-        self.record(llmx_record, case, "program", expected, actual)
-        torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-3)
+        case, program = llmx_exported.case, ProgramMethod(llmx_exported.artifact.program)
+        # One text after the other: the second must not be disturbed by the first.
+        for tokens, pieces in (_tokens(45), [CALL, 9, *[1] * 7, CALL, 1]), (_tokens(7), [1, 4, 2]):
+            ends, actual = feed(program, tokens, pieces=pieces)
+            expected = case.expected(tokens)[ends]
+            self.record(llmx_record, case, "program", expected, actual)
+            torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-3)
 
     def test_generation_stops_at_every_end_token(self, llmx_exported: ExportedCase) -> None:
         check_endings(llmx_exported.artifact, llmx_exported.endings)

@@ -87,11 +87,15 @@ def _other_params(params: DecoderParams, config: Mapping[str, Any]) -> str | Non
 def _mistakes(model: nn.Module, params: DecoderParams) -> Iterator[tuple[str, Undo]]:
     for (one, other), cause in PAIRS.items():
         yield cause, _swap(one, other)
-    layers: Any = getattr(model, "layers", None)
-    for name, each in layers[0].named_parameters() if layers else ():
-        if each.ndim == 2 and each.shape[0] == each.shape[1]:
-            short = name.removesuffix(".weight")
-            yield f"{short} is transposed", _transpose(name)
+    layers: Any = getattr(model, "layers", ())
+    square = {
+        name: None
+        for layer in layers
+        for name, each in layer.named_parameters()
+        if each.ndim == 2 and each.shape[0] == each.shape[1]
+    }
+    for name in square:
+        yield f"{name.removesuffix('.weight')} is transposed", _transpose(name)
     heads = {"q": params.n_heads, "k": params.n_kv_heads}
     yield (
         "rows of q and k are in interleaved order (neighbours make a rotary pair)",
@@ -114,7 +118,8 @@ def _swap(one: str, other: str) -> Undo:
 
 def _transpose(name: str) -> Undo:
     def undo(parameters: dict[str, nn.Parameter]) -> None:
-        parameters[name].data = parameters[name].data.T.contiguous()
+        if name in parameters:  # layers may be of several kinds
+            parameters[name].data = parameters[name].data.T.contiguous()
 
     return undo
 

@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # Failing comparisons shall show their values, as in a test module.
-    pytest.register_assert_rewrite("llmx.testing.conformance")
+    pytest.register_assert_rewrite("llmx.testing.conformance", "llmx.testing.backends")
     config.stash[_MEASURED] = []
 
 
@@ -74,6 +74,12 @@ def llmx_scaled_case(
 def llmx_exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A size as a program, as ``conformance.ExportedCase``; exported once for all tests."""
     return request.cls.make_exported_case(request.param, tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="class")
+def llmx_lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An export of the backend whose tests run, as ``backends.Lowered``; made once."""
+    return request.cls.make_lowered(request.param, tmp_path_factory.mktemp("lowered"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

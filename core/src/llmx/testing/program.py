@@ -17,10 +17,11 @@ CONTEXT = 48
 CALL = 14  # less than a tiny model's window, so that its rings go round within the context
 
 
-def export_tiny(family: str, checkpoint: Path, output: Path) -> Artifact:
+def export_tiny(family: str, checkpoint: Path, output: Path, *more: str) -> Artifact:
     """Export without quantization by the command line, through the family's default backend.
 
-    Skips the test if this machine cannot run what that backend produces.
+    ``more`` are further words of the command. Skips the test if this machine cannot run what that
+    backend produces.
     """
     backend = load(family, None).family.default_backend()
     reason = load(None, backend).backend.runtime()
@@ -29,17 +30,22 @@ def export_tiny(family: str, checkpoint: Path, output: Path) -> Artifact:
     command = ["export", family, "--checkpoint", str(checkpoint), "--output", str(output)]
     lengths = ["--max-seq-length", str(CALL), "--max-context-length", str(CONTEXT)]
     # With --debug errors are raised.
-    assert invoke([*command, *lengths, "--quantize", "none", "--quiet", "--debug"]) == 0
+    plain = ["--quantize", "none", "--no-cache", "--quiet", "--debug"]
+    assert invoke([*command, *lengths, *plain, *more]) == 0
     return Artifact.open(output)
 
 
 def program_logits(path: Path, tokens: Tensor, *, pieces: list[int]) -> tuple[list[int], Tensor]:
-    """Feed tokens [1, S] in pieces of these lengths.
+    """Feed tokens [1, S] in pieces of these lengths to a program that has read nothing yet.
 
     Returns:
         The position of each piece's last token, and the logits there [pieces, vocab].
     """
-    method = ProgramMethod(path)
+    return feed(ProgramMethod(path), tokens, pieces=pieces)
+
+
+def feed(method: ProgramMethod, tokens: Tensor, *, pieces: list[int]) -> tuple[list[int], Tensor]:
+    """The same for a loaded program, whose caches hold what it was given before."""
     ends: list[int] = []
     outputs = []
     start = 0

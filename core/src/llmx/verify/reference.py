@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from llmx.lower.build import draw, fill
 from llmx.lower.context import resolve_lengths
 from llmx.lower.source import Source, open_source
 from llmx.model.cache_layout import SinksAndWindow, SlidingWindow
-from llmx.model.kv_cache import AttentionCore
+from llmx.model.kv_cache import AttentionCore, cores_of
 from llmx.plugins import Plugins, load
 from llmx.progress import Stages
 from llmx.quantize.rounding import largest_value
@@ -72,7 +72,7 @@ class Reference:
 
     def forget(self) -> None:
         """Empty the caches."""
-        for core in _cores(self._model):
+        for core in cores_of(self._model):
             for cache in core.buffers(recurse=False):
                 cache.zero_()
 
@@ -139,12 +139,8 @@ def job_for(checkpoint: str, family: str | None, metadata: Mapping[str, Any]) ->
         raise
 
 
-def _cores(model: nn.Module) -> Iterator[AttentionCore]:
-    return (each for each in model.modules() if isinstance(each, AttentionCore))
-
-
 def _widest_window(model: nn.Module) -> int | None:
-    layouts = [each.layout for each in _cores(model)]
+    layouts = [each.layout for each in cores_of(model) if isinstance(each, AttentionCore)]
     sliding = [each.window for each in layouts if isinstance(each, SlidingWindow)]
     sinking = [each.sinks + each.window for each in layouts if isinstance(each, SinksAndWindow)]
     return max([*sliding, *sinking], default=None)
