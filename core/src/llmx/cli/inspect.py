@@ -129,9 +129,9 @@ def _show(console: Console, contents: Contents, layers: Mapping[str, int]) -> No
     if contents.data_files:
         console.print()
         made = table("beside it", "weights", "MB")
-        for each in contents.data_files:
-            size = "not there" if each.bytes is None else _mega(each.bytes)
-            made.add_row(escape(each.name), str(len(each.keys)), size)
+        for beside in contents.data_files:
+            there = "not there" if beside.bytes is None else _mega(beside.bytes)
+            made.add_row(escape(beside.name), str(len(beside.keys)), there)
         console.print(made)
     if contents.metadata:
         console.print()

@@ -111,7 +111,7 @@ def moved_out(
     foundation, lora = _tag(export.foundation_weights_file), _tag(export.lora_weights_file)
     added = frozenset(key for keys in adapters.keys.values() for key in keys)
     outputs = [output for program in programs.values() for output in _outputs(program)]
-    _require_known(adapters, {key for output in outputs for key in output.pte_data})
+    require_known(adapters, {key for output in outputs for key in output.pte_data})
     _sort_out(outputs, lambda key: lora if key in added else foundation)
     tags: dict[str, str | None] = {}
     for name in names:
@@ -149,8 +149,12 @@ def _tag_of(node: Node, tags: Mapping[str, str | None]) -> str | None:
     return tags.get(node.name)
 
 
-def _require_known(adapters: Adapters, keys: Set[str]) -> None:
-    """Delegates' data must include those of every adapter, if there are any."""
+def require_known(adapters: Adapters, keys: Set[str]) -> None:
+    """Refuse delegates whose data, by ``keys``, do not include those of each adapter.
+
+    Raises:
+        LoweringError: there are such data, and they would be taken for the model's own.
+    """
     for (_, layer), added in adapters.keys.items():
         if keys and not (added and added <= keys):
             raise LoweringError(

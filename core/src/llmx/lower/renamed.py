@@ -43,7 +43,9 @@ def with_names(program: ExportedProgram, name_of: Callable[[str], str]) -> Expor
 
 
 def _renamed(spec: InputSpec, names: Mapping[str, str]) -> InputSpec:
-    return replace(spec, target=names[spec.target]) if spec.target in names else spec
+    return (
+        spec if spec.target is None else replace(spec, target=names.get(spec.target, spec.target))
+    )
 
 
 def _with_keys(held: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
