@@ -60,6 +60,14 @@ def test_each_method_is_the_model_with_its_adapter_merged(artifact: Artifact, ba
     assert distance(logits(artifact, adapted(artifact)), logits(artifact, "forward")) > 0.1
 
 
+def test_forward_is_held_against_the_weights_with_its_own_adapter(base: Path) -> None:
+    adapter = str(base.parent / "polite")
+    methods = [{"method_name": "forward", "lora_config": adapter}, {"method_name": "plain"}]
+    apart = Reference(job(base, "unused", **{"multimethod.methods": methods}), Stages())
+    merged = Reference(job(base, "unused", lora_config=adapter), Stages())
+    assert torch.equal(apart.logits(TOKENS), merged.logits(TOKENS))
+
+
 def test_every_method_was_compared_with_the_eager_model(artifact: Artifact) -> None:
     checked = {each["name"] for each in artifact.manifest["checks"]}
     assert {"prefill equals eager", f"{adapted(artifact)}: prefill equals eager"} < checked
