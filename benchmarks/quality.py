@@ -24,6 +24,7 @@ from attrs import asdict, define, frozen
 from torch import Tensor
 
 from llmx.plugins import load
+from llmx.quantize.embedding import quantized_operators
 from llmx.run.runtime import ProgramMethod, register_operators
 from llmx.run.tokenizer import load_tokenizer
 from llmx.testing.eager import load_eager
@@ -99,6 +100,7 @@ def _program(path: Path) -> tuple[Reader, int]:
 
 def _graph(path: Path) -> tuple[Reader, int]:
     register_operators()
+    quantized_operators()
     graph = torch.export.load(path).module()
     modules = json.loads((path.parent / "llmx.json").read_text("utf-8"))["weights"]["modules"]
 

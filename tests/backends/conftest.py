@@ -8,11 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from llmx import Artifact
 from llmx.lower import export
+from llmx.testing.reference import random_model, save_checkpoint
 from llmx.testing.tiny import SHAPE, eager_model, tiny_job
+
+LAYERS, DIM, HIDDEN, RANK = 4, 64, 128, 2
+ADAPTED: dict[str, Any] = {
+    "hidden_size": DIM,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": HIDDEN,
+    "vocab_size": 320,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+TARGETS = {"polite": ("self_attn.q_proj", DIM, DIM), "terse": ("mlp.down_proj", HIDDEN, DIM)}
 
 Exporter = Callable[..., Artifact]
 
@@ -43,3 +59,25 @@ def params_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("params") / "config.json"
     path.write_text(json.dumps(dict(SHAPE)))
     return path
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 4 layers, with the adapters ``polite`` and ``terse`` in folders beside it."""
+    folder = tmp_path_factory.mktemp("base")
+    save_checkpoint(random_model("llama", ADAPTED), folder, eos=[2], bos=1)
+    for seed, (name, (target, width, rows)) in enumerate(TARGETS.items()):
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {
+            f"base_model.model.model.layers.{layer}.{target}.lora_{part}.weight": torch.randn(
+                shape, generator=generator
+            )
+            / 4
+            for layer in range(LAYERS)
+            for part, shape in (("A", (RANK, width)), ("B", (rows, RANK)))
+        }
+        adapter = folder.parent / name
+        adapter.mkdir(exist_ok=True)
+        save_file(tensors, adapter / "adapter_model.safetensors")
+        (adapter / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 4}')
+    return folder

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from llmx import Artifact, ConfigError, ExportJob, export
@@ -18,47 +17,13 @@ from llmx.pte.layout import read_layout
 from llmx.run.feeding import FedProgram
 from llmx.run.program import read_program
 from llmx.run.tokens import TokenGenerator
-from llmx.testing.reference import random_model, save_checkpoint
 from llmx.verify.finding import distance
 from llmx.verify.reference import Reference
 
-LAYERS, DIM, HIDDEN, RANK = 4, 64, 128, 2
-FIELDS: dict[str, Any] = {
-    "hidden_size": DIM,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": HIDDEN,
-    "vocab_size": 320,
-    "max_position_embeddings": 64,
-    "tie_word_embeddings": True,
-}
-TARGETS = {"polite": ("self_attn.q_proj", DIM, DIM), "terse": ("mlp.down_proj", HIDDEN, DIM)}
 TOKENS = torch.randint(320, (16,), generator=torch.Generator().manual_seed(0)).tolist()
 LENGTHS = {"export.max_seq_length": 32, "export.max_context_length": 32}
 KINDS = {"float": (["polite"], {"recipe": "float"}), "8da4w": (["terse"], {})}
 """By a name: which adapters get a method, and how the job begins."""
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    save_checkpoint(random_model("llama", FIELDS), folder, eos=[2], bos=1)
-    for seed, (name, (target, width, rows)) in enumerate(TARGETS.items()):
-        generator = torch.Generator().manual_seed(seed)
-        tensors = {
-            f"base_model.model.model.layers.{layer}.{target}.lora_{part}.weight": torch.randn(
-                shape, generator=generator
-            )
-            / 4
-            for layer in range(LAYERS)
-            for part, shape in (("A", (RANK, width)), ("B", (rows, RANK)))
-        }
-        adapter = folder.parent / name
-        adapter.mkdir(exist_ok=True)
-        save_file(tensors, adapter / "adapter_model.safetensors")
-        (adapter / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 4}')
-    return folder
 
 
 def job(base: Path, output: str, **options: Any) -> ExportJob:
@@ -95,6 +60,14 @@ def test_each_method_is_the_model_with_its_adapter_merged(artifact: Artifact, ba
     assert distance(logits(artifact, adapted(artifact)), logits(artifact, "forward")) > 0.1
 
 
+def test_forward_is_held_against_the_weights_with_its_own_adapter(base: Path) -> None:
+    adapter = str(base.parent / "polite")
+    methods = [{"method_name": "forward", "lora_config": adapter}, {"method_name": "plain"}]
+    apart = Reference(job(base, "unused", **{"multimethod.methods": methods}), Stages())
+    merged = Reference(job(base, "unused", lora_config=adapter), Stages())
+    assert torch.equal(apart.logits(TOKENS), merged.logits(TOKENS))
+
+
 def test_every_method_was_compared_with_the_eager_model(artifact: Artifact) -> None:
     checked = {each["name"] for each in artifact.manifest["checks"]}
     assert {"prefill equals eager", f"{adapted(artifact)}: prefill equals eager"} < checked
@@ -102,7 +75,7 @@ def test_every_method_was_compared_with_the_eager_model(artifact: Artifact) -> N
 
 def test_what_methods_share_is_stored_once(artifact: Artifact) -> None:
     modules = artifact.manifest["weights"]["modules"]
-    assert len([each for each in modules if ".adapter." in each["name"]]) == LAYERS
+    assert len([each for each in modules if ".adapter." in each["name"]]) == 4
     layout = read_layout(artifact.program.read_bytes())
     named = sum(layout.segments[index].size for index in {index for _, index in layout.named})
     assert 0 < named < 1.05 * sum(each["stored_bytes"] for each in modules)

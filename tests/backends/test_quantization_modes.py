@@ -21,6 +21,13 @@ MODES: dict[str, dict[str, Any]] = {
     "8da8w": {"qmode": "8da8w", "embedding_quantize": "8,0", "use_hqq": False, **SHARED},
     "int8": {"qmode": "int8", "embedding_quantize": "2,32", "config": BIASES},
     "8da4w": {"embedding_quantize": "4,32", **SHARED},
+    "8da4w, rounded in groups of 64": {
+        "qmode": "8da4w",
+        "group_size": 64,
+        "use_hqq": False,
+        "embedding_quantize": "8,32",
+        "expand_rope_table": True,
+    },
     "8da4w, no backend": {
         "qmode": "8da4w",
         "embedding_quantize": "2,32",

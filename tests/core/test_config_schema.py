@@ -78,7 +78,6 @@ def test_every_option_is_documented():
     ("section", "options", "key"),
     [
         ("model", ModelOptions(static_quantize_kv_cache=True), "static_quantize_kv_cache"),
-        ("export", ExportOptions(lora_weights_file="x"), "lora_weights_file"),
         ("multimethod", MultimethodOptions(share_mutable_buffers=True), "share_mutable_buffers"),
     ],
 )
@@ -110,6 +109,11 @@ def test_options_that_are_not_there_yet_are_refused(section, options, key):
         ),
         ("export", ExportOptions(max_seq_length=256), "128 is shorter than .*max_seq_length 256"),
         ("export", ExportOptions(max_seq_length=0), "max_seq_length is 0"),
+        (
+            "export",
+            ExportOptions(lora_weights_file="x", export_only=True),
+            "lora_weights_file contradicts export.export_only",
+        ),
         ("export", ExportOptions(max_context_length=-1), "max_context_length is -1"),
         ("quantization", QuantizationOptions(group_size=32), "needs quantization.qmode"),
         ("quantization", QuantizationOptions(head_quantize="8,0"), "needs quantization.qmode"),

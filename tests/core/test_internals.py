@@ -15,20 +15,20 @@ from llmx import native
 
 def test_quantized_embedding_operators() -> None:
     """Used by ``llmx.quantize.embedding``."""
-    from llmx.quantize.embedding import _operators
+    from llmx.quantize.embedding import quantized_operators
 
-    operators = _operators()
+    operators = quantized_operators()
     for name in ("embedding_2bit", "embedding_4bit", "embedding_byte"):
         assert {"dtype", "dtype_out"} <= set(getattr(operators, name).overloads())
 
 
 def test_the_even_element_is_in_the_high_nibble_and_shifted_by_eight() -> None:
     """The layout that ``llmx.quantize.embedding`` packs."""
-    from llmx.quantize.embedding import _operators
+    from llmx.quantize.embedding import quantized_operators
 
     packed = torch.tensor([[0x9F]], dtype=torch.uint8)
     scale = torch.ones(1, 1)
-    values = _operators().embedding_4bit.dtype(
+    values = quantized_operators().embedding_4bit.dtype(
         packed, scale, None, -8, 7, torch.tensor([0]), dtype=torch.float32
     )
     assert values.tolist() == [[1.0, 7.0]]

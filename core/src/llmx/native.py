@@ -76,25 +76,33 @@ def has_backend(name: str) -> bool:
     return bool(bindings()._is_available(name))
 
 
-def load_program(path: Path) -> Any:
+def load_program(path: Path, data: Path | None = None) -> Any:
     """The program in ``path``, checked for internal consistency.
+
+    ``data`` is a file with weights of it.
 
     Raises:
         RuntimeError: it cannot be loaded; the reason went to stderr.
     """
     module = bindings()
     return module._load_program(
-        str(path), program_verification=module.Verification.InternalConsistency
+        str(path),
+        program_verification=module.Verification.InternalConsistency,
+        data_path=_text(data),
     )
 
 
-def load_recording_program(path: Path) -> Any:
-    """The program in ``path``, with every call recorded for ``write_etdump_result_to_file``.
+def load_recording_program(path: Path, data: Path | None = None) -> Any:
+    """The same, with every call recorded for ``write_etdump_result_to_file``.
 
     Raises:
         RuntimeError: it cannot be loaded; the reason went to stderr.
     """
-    return bindings()._load_program(str(path), enable_etdump=True)
+    return bindings()._load_program(str(path), enable_etdump=True, data_path=_text(data))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _root() -> Path:

@@ -77,8 +77,8 @@ def recipes() -> Mapping[str, Recipe]:
 def check(job: ExportJob) -> None:
     from llmx.config.backend_limits import (
         require_one_length,
-        require_one_method,
         require_plain_attention,
+        require_weights_inside,
     )
 
     chosen, model = job.backend.options, job.model
@@ -107,7 +107,7 @@ def check(job: ExportJob) -> None:
         )
     require_one_length(model, "Core ML")
     require_plain_attention(model, "Core ML")
-    require_one_method(job, "Core ML")
+    require_weights_inside(job, "Core ML")
     if model.dtype_override != "fp32":
         # coremltools reads the state of an fp16 model as fp32, and then finds that it does not fit.
         raise ConfigError(

@@ -48,7 +48,7 @@ def recipes() -> Mapping[str, Recipe]:
 
 @hookimpl
 def check(job: ExportJob) -> None:
-    from llmx.config.backend_limits import require_plain_attention
+    from llmx.config.backend_limits import require_plain_attention, require_weights_inside
     from llmx_backend_mlx.serializers import check_serializers
 
     qmode = job.quantization.qmode
@@ -58,6 +58,7 @@ def check(job: ExportJob) -> None:
             remedy=f"use {' or '.join(QMODES)}, or none",
         )
     require_plain_attention(job.model, "MLX")
+    require_weights_inside(job, "MLX")
     check_serializers()
 
 

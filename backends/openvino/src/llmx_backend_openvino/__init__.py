@@ -64,8 +64,8 @@ def recipes() -> Mapping[str, Recipe]:
 def check(job: ExportJob) -> None:
     from llmx.config.backend_limits import (
         require_one_length,
-        require_one_method,
         require_plain_attention,
+        require_weights_inside,
     )
     from llmx_backend_openvino.packages import check_packages
 
@@ -77,7 +77,7 @@ def check(job: ExportJob) -> None:
         )
     require_one_length(model, "OpenVINO's delegate")
     require_plain_attention(model, "OpenVINO")
-    require_one_method(job, "OpenVINO")
+    require_weights_inside(job, "OpenVINO")
     if model.dtype_override != "fp32":
         raise ConfigError(
             f"OpenVINO takes a model in fp32, not in {model.dtype_override}",

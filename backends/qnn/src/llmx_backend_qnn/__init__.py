@@ -67,7 +67,11 @@ def recipes() -> Mapping[str, Recipe]:
 
 @hookimpl
 def check(job: ExportJob) -> None:
-    from llmx.config.backend_limits import require_one_length, require_plain_attention
+    from llmx.config.backend_limits import (
+        require_one_length,
+        require_plain_attention,
+        require_weights_inside,
+    )
     from llmx_backend_qnn.chips import chips
     from llmx_backend_qnn.sdk import check_sdk
 
@@ -93,6 +97,7 @@ def check(job: ExportJob) -> None:
         raise ConfigError("QNN needs a KV cache", remedy="use model.use_kv_cache=true")
     require_one_length(model, "QNN")
     require_plain_attention(model, "QNN")
+    require_weights_inside(job, "QNN")
     if model.dtype_override != "fp32":
         raise ConfigError(
             f"QNN takes a model in fp32, not in {model.dtype_override}",

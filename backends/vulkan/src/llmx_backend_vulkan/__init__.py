@@ -61,9 +61,9 @@ def recipes() -> Mapping[str, Recipe]:
 
 @hookimpl
 def check(job: ExportJob) -> None:
-    from llmx.config.backend_limits import require_one_method
+    from llmx.config.backend_limits import require_weights_inside
 
-    require_one_method(job, "Vulkan")
+    require_weights_inside(job, "Vulkan")
     qmode, dtype = job.quantization.qmode, job.model.dtype_override
     if qmode is not None and qmode not in QMODES:
         raise ConfigError(

@@ -73,6 +73,10 @@ def _to_json(contents: Contents, layers: Mapping[str, int]) -> dict[str, Any]:
             {"kind": each.kind, "name": each.name or None, "bytes": each.bytes}
             for each in contents.segments
         ],
+        "data_files": [
+            {"name": each.name, "bytes": each.bytes, "keys": each.keys}
+            for each in contents.data_files
+        ],
     }
 
 
@@ -122,6 +126,13 @@ def _show(console: Console, contents: Contents, layers: Mapping[str, int]) -> No
     for (kind, name), (count, size) in bytes_by_kind(contents.segments).items():
         made.add_row(escape(f"{kind} {name}".strip()), str(count), _mega(size))
     console.print(made)
+    if contents.data_files:
+        console.print()
+        made = table("beside it", "weights", "MB")
+        for beside in contents.data_files:
+            there = "not there" if beside.bytes is None else _mega(beside.bytes)
+            made.add_row(escape(beside.name), str(len(beside.keys)), there)
+        console.print(made)
     if contents.metadata:
         console.print()
         made = table("metadata", "value")

@@ -66,6 +66,9 @@ def _rows(artifact: Artifact) -> Iterator[tuple[str, str]]:
     manifest = artifact.manifest
     program, weights = manifest["program"], manifest["weights"]
     yield "program", f"{artifact.program}, {program['bytes'] / MEGA:.1f} MB"
+    for name in program["data_files"]:
+        size = manifest["files"][name]["bytes"] / MEGA
+        yield "", f"with weights in {name}, {size:.1f} MB"
     yield (
         "weights",
         f"{weights['elements'] / MEGA:.1f} M at {weights['bits_per_weight']:.2f} bits each, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmx.config.data_files import data_names
 from llmx.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,14 +37,19 @@ def require_plain_attention(model: ModelOptions, backend: str) -> None:
         )
 
 
-def require_one_method(job: ExportJob, backend: str) -> None:
-    """For a backend whose methods would each hold all the weights.
+def require_weights_inside(job: ExportJob, backend: str) -> None:
+    """For a backend whose delegates hold their weights themselves: methods would share none.
 
     Raises:
-        ConfigError: the program is to have several.
+        ConfigError: the program is to have several, or to leave its weights to other files.
     """
     if len(job.multimethod.methods) > 1:
         raise ConfigError(
             f"methods of a program would share no weights with {backend}",
             remedy="export one program per adapter, with --adapter",
+        )
+    for name in data_names(job.export):
+        raise ConfigError(
+            f"{backend} keeps weights within the program, so that {name} would stay without",
+            remedy="leave export.foundation_weights_file and export.lora_weights_file out",
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmx.config.context_checks import check_context
+from llmx.config.data_files import check_data_files, has_data_files
 from llmx.config.methods import KEY as METHODS
 from llmx.config.methods import check_methods
 from llmx.config.sizes import bytes_in
@@ -41,6 +42,7 @@ def check_job(job: ExportJob) -> None:
     _check_lengths(job.export)
     _check_export_only(job)
     _check_methods(job)
+    check_data_files(job)
     _check_quantization(job.quantization)
 
 
@@ -60,7 +62,10 @@ def _check_base(job: ExportJob) -> None:
             remedy="leave one of them out",
         )
     if job.base.lora_config is not None:
-        _check_adapter(job.base.lora_config)
+        if has_data_files(job.export):
+            _check_adapter_type(job.base.lora_config, "base.lora_config")
+        else:
+            _check_merged(job.base.lora_config)
     integers = job.quantization.use_spin_quant is not None or job.quantization.use_qat
     if job.base.preq_mode is not None and not integers:
         raise ConfigError(
@@ -76,12 +81,8 @@ def _check_methods(job: ExportJob) -> None:
     if not methods:
         return
     for each in methods:
-        if each.lora_config is not None and each.lora_config.adapter_quant not in (None, "fp32"):
-            raise ConfigError(
-                f"{METHODS}.lora_config.adapter_quant={each.lora_config.adapter_quant}: adapters "
-                "have the model's own float type",
-                remedy="leave it out",
-            )
+        if each.lora_config is not None:
+            _check_adapter_type(each.lora_config, f"{METHODS}.lora_config")
     contradicting = {
         "base.lora_config": job.base.lora_config is not None,
         "quantization.pt2e_quantize": job.quantization.pt2e_quantize is not None,
@@ -92,7 +93,16 @@ def _check_methods(job: ExportJob) -> None:
         raise ConfigError(f"{METHODS} contradicts {name}", remedy="leave one of them out")
 
 
-def _check_adapter(adapter: Adapter) -> None:
+def _check_adapter_type(adapter: Adapter, key: str) -> None:
+    if adapter.adapter_quant not in (None, "fp32"):
+        raise ConfigError(
+            f"{key}.adapter_quant={adapter.adapter_quant}: adapters have the model's own float "
+            "type",
+            remedy="leave it out",
+        )
+
+
+def _check_merged(adapter: Adapter) -> None:
     if adapter.adapter_quant is not None:
         raise ConfigError(
             f"base.lora_config.adapter_quant={adapter.adapter_quant}: the adapter is merged into "

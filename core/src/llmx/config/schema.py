@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 from llmx.config.adapter import Adapter, parse_adapter
 from llmx.config.checks import check_job
+from llmx.config.data_files import parse_data_file
 from llmx.config.metadata import Metadata, parse_metadata
 from llmx.config.methods import parse_methods
 
@@ -52,7 +53,8 @@ class BaseOptions:
         converter=parse_metadata,
     )  # fmt: skip
     lora_config: Adapter | None = option(
-        None, "LoRA adapter to merge: a path, or a mapping as in the older tool.",
+        None, "LoRA adapter: a path, or a mapping as in the older tool. It is merged, unless "
+        "weights are to have files of their own.",
         converter=parse_adapter,
     )  # fmt: skip
     use_lora: int = option(
@@ -127,11 +129,13 @@ class ExportOptions:
         False, "Stop after torch.export and write model.pt2 instead of a program."
     )
     foundation_weights_file: str | None = option(
-        None, "Separate file for the model's weights.", unsupported="weights stay in the program"
-    )
+        None, "Name of a file beside the program for the model's weights.",
+        converter=parse_data_file,
+    )  # fmt: skip
     lora_weights_file: str | None = option(
-        None, "Separate file for the adapter's weights.", unsupported="weights stay in the program"
-    )
+        None, "Name of a file beside the program for the weights of adapters.",
+        converter=parse_data_file,
+    )  # fmt: skip
 
 
 @frozen(kw_only=True)

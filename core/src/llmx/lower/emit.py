@@ -10,13 +10,16 @@ import attrs
 from torch import nn
 
 from llmx.config import ExportJob
+from llmx.config.data_files import has_data_files
 from llmx.errors import LoweringError
 from llmx.hookspecs import BackendSpec
+from llmx.lower.data_files import moved_out, require_files
 from llmx.lower.layers import lower_layers
 from llmx.lower.program import finish_with_plan, joined
 from llmx.lower.shared_data import store_once
 from llmx.lower.side_files import write_side_files
 from llmx.progress import Stages
+from llmx.pte.data_files import seal
 from llmx.report.delegation import Delegation, count_delegation
 from llmx.report.manifest import describe_lifetimes, describe_memory
 from llmx.spool import Spool
@@ -50,9 +53,20 @@ def lower_to_file(
     delegation = count_delegation(edge.exported_program().graph_module)
     if backend.partitioners(job=job):
         _require_delegation(delegation, job)
-    with stages.stage("emit program"), path.open("wb") as file:
-        program, memory = finish_with_plan(edge, backend.program_config(job=job))
-        program.write_to_file(file)
+    with stages.stage("emit program"):
+        config = backend.program_config(job=job)
+        if has_data_files(job.export):
+            edge, bound = moved_out(
+                edge, models, job.export, lambda module: backend.delegate_data(module=module)
+            )
+            config = bound(config)
+        program, memory = finish_with_plan(edge, config)
+        with path.open("wb") as file:
+            program.write_to_file(file)
+        if has_data_files(job.export):
+            program.write_tensor_data_to_file(path.parent)
+            require_files(job.export, path.parent, job.backend.name or "the program")
+            seal(path)
     write_side_files(job, program, memory, stages, path.parent)
     if shared:
         store_once(path)

@@ -8,6 +8,7 @@ from typing import Any
 from llmx.checkpoint import TokenIds
 from llmx.config import ExportJob
 from llmx.model.params import DecoderParams
+from llmx.pte.data_files import announced
 
 
 def constant_methods(
@@ -31,5 +32,8 @@ def constant_methods(
     }
     if tokens.bos is not None:
         methods["get_bos_id"] = tokens.bos
+    methods |= announced(
+        {"foundation": job.export.foundation_weights_file, "lora": job.export.lora_weights_file}
+    )
     added: Mapping[str, Any] = job.base.metadata or {}
     return {**methods, **added}

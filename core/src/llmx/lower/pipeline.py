@@ -21,6 +21,7 @@ from llmx.cache.keys import program_key
 from llmx.cache.programs import copy_program, keep_program
 from llmx.checkpoint import Checkpoint
 from llmx.config import ExportJob
+from llmx.config.data_files import data_names, has_data_files
 from llmx.config.methods import FORWARD
 from llmx.detect import described
 from llmx.errors import LoweringError
@@ -33,7 +34,14 @@ from llmx.lower.mixed import with_bits_spent
 from llmx.lower.prequantized import resolve_prequantized
 from llmx.lower.pt2e import check_quantizer
 from llmx.lower.side_files import store_for
-from llmx.lower.source import Source, file_hashes, open_source, with_methods
+from llmx.lower.source import (
+    Source,
+    file_hashes,
+    open_source,
+    require_adapter,
+    with_adapter_apart,
+    with_methods,
+)
 from llmx.lower.tables import resolve_tables
 from llmx.lower.weights import Written, write_program
 from llmx.memory import give_back
@@ -95,6 +103,9 @@ def run(
     with stages.stage("open checkpoint"):
         source = open_source(job.base, family, stages.display)
         source = with_methods(source, job.multimethod.methods)
+        if has_data_files(job.export):
+            source = with_adapter_apart(source)
+            require_adapter(job.export, source)
         accept(source.params)
         tokens = family.token_ids(checkpoint=source.checkpoint)
         job = resolve_lengths(job, source.params)
@@ -127,7 +138,7 @@ def run(
             key = program_key(
                 job, source.params, methods, plugins, source.identity(hashes.result(), tokenizer)
             )
-            facts = copy_program(store, key, path)
+            facts = copy_program(store, key, path, data_names(job.export))
         if facts is None:
             blueprint = with_bits_spent(job, blueprint, source, tokenizer, memory, stages)
             written = write_program(
@@ -156,7 +167,7 @@ def run(
                 "checks": [each.to_dict() for each in checks],
                 "notes": stages.notes[said:],
             }
-            keep_program(store, key, path, facts)
+            keep_program(store, key, path, data_names(job.export), facts)
             reused = "skeleton" if written.from_skeleton else None
             predicted = written.predicted_peak
         else:
@@ -171,9 +182,17 @@ def run(
             "size": job.base.size,
             "versions": versions(plugins),
             "config": job.to_dict(),
-            "source": describe_source(source.checkpoint, source.adapter, hashes.result()),
+            "source": describe_source(
+                source.checkpoint,
+                source.adapter or source.methods.get(FORWARD),
+                hashes.result(),
+            ),
             "model": describe_model(source.params, tokens, cache_bytes(blueprint.model)),
-            "program": {"file": path.name, **files[path.name]},
+            "program": {
+                "file": path.name,
+                **files[path.name],
+                "data_files": data_names(job.export),
+            },
             "tokenizer": None if tokenizer is None else tokenizer.name,
             "files": files,
             "chat_template": _chat_template(source.checkpoint, plugins),

@@ -17,6 +17,7 @@ from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
 from torch.export import ExportedProgram
 
+from llmx.config.methods import FORWARD
 from llmx.errors import LlmxError, LoweringError
 from llmx.lower.known_outputs import outputs_known
 from llmx.report.memory_plan import MemoryPlan, read_memory_plan
@@ -57,8 +58,15 @@ def lower(
 
 def with_program(edge: EdgeProgramManager, program: ExportedProgram) -> EdgeProgramManager:
     """The same lowering with another program as its ``forward``."""
+    return with_programs(edge, {FORWARD: program})
+
+
+def with_programs(
+    edge: EdgeProgramManager, programs: Mapping[str, ExportedProgram]
+) -> EdgeProgramManager:
+    """The same lowering with other methods."""
     constants = {name: edge._config_methods[name] for name in edge.config_methods}
-    return EdgeProgramManager({"forward": program}, constants, compile_config=COMPILE_CONFIG)
+    return EdgeProgramManager(dict(programs), constants, compile_config=COMPILE_CONFIG)
 
 
 def joined(edges: Mapping[str, EdgeProgramManager]) -> EdgeProgramManager:
@@ -70,9 +78,7 @@ def joined(edges: Mapping[str, EdgeProgramManager]) -> EdgeProgramManager:
     first = next(iter(edges.values()))
     if len(edges) == 1:
         return first
-    constants = {name: first._config_methods[name] for name in first.config_methods}
-    programs = {name: edge.exported_program() for name, edge in edges.items()}
-    return EdgeProgramManager(programs, constants, compile_config=COMPILE_CONFIG)
+    return with_programs(first, {name: edge.exported_program() for name, edge in edges.items()})
 
 
 def default_program_config() -> ExecutorchBackendConfig:

@@ -15,9 +15,11 @@ from llmx.checkpoint.files import file_hash
 from llmx.checkpoint.lora import LoraCheckpoint, open_lora
 from llmx.checkpoint.lora_meta import split_adapter
 from llmx.config import BaseOptions
-from llmx.config.methods import Method
+from llmx.config.data_files import LORA
+from llmx.config.methods import FORWARD, Method
+from llmx.config.schema import ExportOptions
 from llmx.detect import refuse_mismatch
-from llmx.errors import CheckpointError
+from llmx.errors import CheckpointError, ConfigError
 from llmx.hookspecs import FamilySpec
 from llmx.model.matching import ANOTHER, STAND_IN
 from llmx.model.params import DecoderParams
@@ -77,6 +79,33 @@ def with_methods(source: Source, methods: Sequence[Method]) -> Source:
         if each.lora_config is not None
     }
     return attrs.evolve(source, methods=adapters)
+
+
+def with_adapter_apart(source: Source) -> Source:
+    """``source`` with the adapter that was asked for beside the weights instead of in them.
+
+    Raises:
+        CheckpointError: the checkpoint has one beside its weights already.
+    """
+    if source.adapter is None:
+        return source
+    if source.beside is not None:
+        assert source.checkpoint is not None
+        raise CheckpointError(
+            f"{source.checkpoint.source} has an adapter beside its weights already",
+            remedy="leave base.lora_config out, or the names of weight files",
+        )
+    return attrs.evolve(source, adapter=None, methods={FORWARD: source.adapter})
+
+
+def require_adapter(export: ExportOptions, source: Source) -> None:
+    """Raise :class:`ConfigError` if a file is asked for an adapter that is not there."""
+    if export.lora_weights_file is None or source.beside is not None or source.methods:
+        return
+    raise ConfigError(
+        f"{LORA} {export.lora_weights_file}: there is no adapter",
+        remedy="name one with --adapter, or leave the file out",
+    )
 
 
 def open_source(base: BaseOptions, family: FamilySpec, progress: Progress) -> Source:

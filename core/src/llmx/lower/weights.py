@@ -13,6 +13,7 @@ from llmx.cache import Store
 from llmx.cache.codes import remembered
 from llmx.cache.keys import skeleton_key, toolchain
 from llmx.config import ExportJob
+from llmx.config.data_files import has_data_files
 from llmx.config.methods import FORWARD
 from llmx.lower.build import Blueprint, fill, variants
 from llmx.lower.calibrate import calibration_of
@@ -90,8 +91,9 @@ def write_program(
         job, blueprint, records, plugins.backend, tokenizer, stages
     )
     further = variants(blueprint)
-    # What methods share must be grouped alike in all.
-    lowered = blueprint.model if further else blueprint.ops.regroup(blueprint.model)
+    # What methods share, or programs, must be grouped alike in all.
+    shared = bool(further) or job.export.foundation_weights_file is not None
+    lowered = blueprint.model if shared else blueprint.ops.regroup(blueprint.model)
     spool.hold(blueprint.model, lowered, *further.values())
     modules = weight_modules(lowered, {each.name for each in records})
     kept = store.find(SKELETONS, key)
@@ -118,9 +120,9 @@ def write_program(
         stages,
         path,
     )
-    if job.quantization.pt2e_quantize is not None or further:
+    if job.quantization.pt2e_quantize is not None or further or has_data_files(job.export):
         # Its integers come of graph and texts, not of one weight after the other; and kept
-        # programs have one method.
+        # programs have one method and hold all their weights.
         return Written(blueprint, records, facts, False, expected.peak)
     facts = {**facts, "notes": stages.notes[said:]}
     store.forget(SKELETONS, key)

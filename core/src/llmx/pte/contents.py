@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from attrs import frozen
 
 from llmx.errors import ArtifactError
+from llmx.pte.constants import Constants, constants_of, mapped
+from llmx.pte.data_files import files_named, read_keys
 from llmx.pte.flatbuffer import Buffer, MalformedError
 from llmx.pte.layout import INLINE_PAYLOADS, PLANS, VERSION, Layout, read_layout
-from llmx.pte.methods import Constant, Delegate, Method, Tensor
+from llmx.pte.methods import Delegate, Method, Tensor
 from llmx.pte.parts import Part, State, find_parts, find_state
 
 CONSTANTS, STATE, NAMED, PAYLOAD = "constants", "initial state", "named data", "payload"
@@ -64,21 +64,35 @@ class MethodInfo:
 
 
 @frozen
+class DataFileInfo:
+    """A file beside the program with weights of it: bytes in all, and of each key.
+
+    A file that is not there has ``None`` bytes.
+    """
+
+    name: str
+    bytes: int | None
+    keys: Mapping[str, int]
+
+
+@frozen
 class Contents:
     """A program's parts.
 
     Attributes:
         program_bytes: header and flatbuffer, before the segments.
         metadata: what constant methods return; a single value or several.
+        data_files: what the program needs beside it.
     """
 
     path: Path
     bytes: int
     version: int
     program_bytes: int
-    metadata: Mapping[str, Constant | tuple[Constant, ...]]
+    metadata: Constants
     methods: tuple[MethodInfo, ...]
     segments: tuple[SegmentInfo, ...]
+    data_files: tuple[DataFileInfo, ...]
 
 
 def read_contents(path: Path) -> Contents:
@@ -88,7 +102,7 @@ def read_contents(path: Path) -> Contents:
         ArtifactError: it cannot be read, or it is damaged.
     """
     try:
-        with path.open("rb") as file, _mapped(file.fileno()) as data:
+        with mapped(path) as data:
             return _read(path, data)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -96,28 +110,15 @@ def read_contents(path: Path) -> Contents:
         raise ArtifactError(f"{path}: {error}", remedy="name a complete .pte file") from error
 
 
-@contextmanager
-def _mapped(number: int) -> Iterator[Buffer]:
-    try:
-        mapping = mmap(number, 0, access=ACCESS_READ)
-    except ValueError:
-        yield b""  # an empty file cannot be mapped
-        return
-    with mapping:
-        yield mapping
-
-
 def _read(path: Path, data: Buffer) -> Contents:
     layout = read_layout(data)
     methods = [Method(plan) for plan in layout.root.tables(PLANS)]
-    metadata = {
-        each.name: found[0] if len(found) == 1 else found
-        for each in methods
-        if (found := each.constants) is not None
-    }
+    metadata = constants_of(methods)
+    data_files = tuple(_data_files(path, metadata))
+    elsewhere = {key: size for each in data_files for key, size in each.keys.items()}
     context = metadata.get("get_max_context_len", metadata.get("get_max_seq_len"))
     layers = metadata.get("get_n_layers")
-    payloads = _Payloads(data, layout)
+    payloads = _Payloads(data, layout, elsewhere)
     working = tuple(
         _describe(
             each,
@@ -137,7 +138,20 @@ def _read(path: Path, data: Buffer) -> Contents:
         metadata=metadata,
         methods=working,
         segments=tuple(_segments(layout, methods)),
+        data_files=data_files,
     )
+
+
+def _data_files(path: Path, metadata: Constants) -> Iterator[DataFileInfo]:
+    for each in files_named(path, metadata):
+        if not each.path.is_file():
+            yield DataFileInfo(each.path.name, None, {})
+            continue
+        try:
+            keys = {key: where.size for key, where in read_keys(each.path).items()}
+        except MalformedError as error:
+            raise MalformedError(f"{each.path.name} beside it: {error}") from error
+        yield DataFileInfo(each.path.name, each.path.stat().st_size, keys)
 
 
 def _describe(
@@ -145,7 +159,6 @@ def _describe(
 ) -> MethodInfo:
     delegates = tuple(payloads.describe(each) for each in method.delegates)
     state = find_state(method, context, layers)
-    sizes = {key: layout.segments[segment].size for key, segment in layout.named}
     return MethodInfo(
         name=method.name,
         inputs=tuple(method.describe(each) for each in method.inputs),
@@ -160,20 +173,26 @@ def _describe(
             state,
             [size for _, size in layout.constants],
             [each.payload_bytes for each in delegates],
-            [{key: sizes[key] for key in each.named} for each in delegates],
+            [{key: payloads.sizes[key] for key in each.named} for each in delegates],
         ),
     )
 
 
 class _Payloads:
-    """The delegates' payloads, searched for the names of data."""
+    """The delegates' payloads, searched for the names of data.
 
-    def __init__(self, data: Buffer, layout: Layout) -> None:
+    Attributes:
+        sizes: bytes of each datum, in the program or ``elsewhere``.
+    """
+
+    def __init__(self, data: Buffer, layout: Layout, elsewhere: Mapping[str, int]) -> None:
         self._data = data
         self._layout = layout
         self._inline = [each.blob(0) for each in layout.root.tables(INLINE_PAYLOADS)]
+        inside = {key: layout.segments[segment].size for key, segment in layout.named}
+        self.sizes = {**elsewhere, **inside}
         # Longest first: one key may be a part of another.
-        keys = sorted({key for key, _ in layout.named if key}, key=len, reverse=True)
+        keys = sorted(filter(None, self.sizes), key=len, reverse=True)
         self._keys = (
             re.compile(b"|".join(re.escape(key.encode()) for key in keys)) if keys else None
         )

@@ -88,6 +88,10 @@ class Table:
         self._budget.spend(count * size)
         return struct.unpack_from(f"<{count}{code}", self.data, start)
 
+    def span(self, index: int) -> tuple[int, int]:
+        """Where in the buffer :meth:`blob` is, and its length."""
+        return self._vector(index, 1)
+
     def blob_size(self, index: int) -> int:
         """Length of what :meth:`blob` gives."""
         return self._vector(index, 1)[1]

@@ -125,6 +125,13 @@ class Method:
         kind, value = self._value(self.outputs[output])
         return None if value is None or kind != INT else value.field(0)
 
+    def text_at(self, output: int) -> tuple[int, int]:
+        """Where in the file the text is that a constant method returns, and its bytes."""
+        kind, value = self._value(self.outputs[output])
+        if value is None or kind != STRING:
+            raise MalformedError(f"output {output} of {self.name} is no text")
+        return value.span(0)
+
     def items(self, index: int) -> tuple[int, ...]:
         """The values in a list of tensors; just ``index`` for anything else."""
         kind, value = self._value(index)
@@ -147,13 +154,15 @@ class Method:
 def _tensor(value: Table) -> Tensor:
     code = value.number(0, "b")
     extra = value.table(9)
+    external = extra.text(1) if extra is not None and extra.number(2, "b") == 1 else ""
     return Tensor(
         dtype=SCALAR_TYPES.get(code, f"type {code}"),
         sizes=value.numbers(2, "i"),
         dynamic=value.number(8, "b") != 0,
-        constant=value.number(5, "I"),
+        # With external data, the number is one of theirs.
+        constant=0 if external else value.number(5, "I"),
         storage=_storage(value.table(6)),
-        external=extra.text(1) if extra is not None and extra.number(2, "b") == 1 else "",
+        external=external,
     )
 
 

@@ -14,7 +14,7 @@ ORDERS: dict[int, Order] = {2: "first low", 4: "first high", 8: "first low"}
 """Where these operators expect the first of the codes in a byte."""
 
 
-def _operators() -> object:
+def quantized_operators() -> object:
     """ExecuTorch's quantized operators.
 
     The module that defines their eager versions is internal; ``tests/core/test_internals.py``
@@ -73,7 +73,7 @@ class QuantizedEmbedding(nn.Module):
     def _operator(self) -> Callable[[Tensor], Tensor]:
         """ExecuTorch's operator for this table, which is what the program gets."""
         low, high = -(1 << self.bits - 1), (1 << self.bits - 1) - 1
-        lookup = getattr(_operators(), LOOKUPS[self.bits]).dtype
+        lookup = getattr(quantized_operators(), LOOKUPS[self.bits]).dtype
         return lambda tokens: lookup(
             self.weight, self.scales, self.zero_points, low, high, tokens, dtype=self.dtype
         )

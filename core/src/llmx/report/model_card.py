@@ -95,9 +95,11 @@ def _use(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"$ llmx {'chat' if manifest['chat_template'] else 'run'} ."
         yield "```"
         yield ""
+        program = manifest["program"]
+        files = [program["file"], *program.get("data_files", ()), manifest["tokenizer"]]
+        names = [f"`{each}`" for each in files]
         yield (
-            f"In an app, give `{manifest['program']['file']}` and `{manifest['tokenizer']}` to "
-            "ExecuTorch's LLM runner."
+            f"In an app, give {', '.join(names[:-1])} and {names[-1]} to ExecuTorch's LLM runner."
         )
     if manifest["chat_template"]:
         yield "Write prompts with the Jinja template in `llmx.json` (`chat_template`)."

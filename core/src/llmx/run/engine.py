@@ -10,6 +10,7 @@ from typing import Any
 
 from llmx.errors import ArtifactError, LlmxError, UserError
 from llmx.quiet import native_stderr_captured
+from llmx.run.data import data_of
 from llmx.run.interrupt import Interrupt, deferred_interrupt
 from llmx.run.program import ProgramInfo
 from llmx.run.runtime import EXPORT_AGAIN, last_line, register_operators
@@ -36,21 +37,11 @@ class Engine:
         register_operators()
         self.program = program
         self._cached: list[int] = []
-        with tempfile.TemporaryDirectory(prefix="llmx-") as folder, native_stderr_captured() as log:
-            from executorch.extension.llm.runner import TextLLMRunner
-
-            tokenizer = Path(folder) / "tokenizer.json"
-            write_wire_tokenizer(tokenizer, program.vocab_size)
-            try:
-                self._runner: Any = TextLLMRunner(str(program.path), str(tokenizer))
-            except RuntimeError as error:
-                raise ArtifactError(
-                    f"the runner cannot open {program.path}: {last_line(log) or error}",
-                    remedy=EXPORT_AGAIN,
-                ) from error
-        # The runner loads the weights with its first token: late for errors, and it would spoil
-        # the figures of the first answer.
-        self._run([program.any_token], limit=1, temperature=0.0, hear=lambda piece: None)
+        with data_of(program.path) as data:
+            self._runner: Any = _runner(program, data)
+            # The runner loads the weights with its first token: late for errors, and it would
+            # spoil the figures of the first answer.
+            self._run([program.any_token], limit=1, temperature=0.0, hear=lambda piece: None)
         self._runner.reset()
 
     def generate(
@@ -143,6 +134,23 @@ class Engine:
                     f"the runner failed on {self.program.path}: {last_line(log) or error}",
                     remedy="was it exported for the LLM runner, and for this machine?",
                 ) from error
+
+
+def _runner(program: ProgramInfo, data: Path | None) -> Any:
+    with tempfile.TemporaryDirectory(prefix="llmx-") as folder, native_stderr_captured() as log:
+        from executorch.extension.llm.runner import TextLLMRunner
+
+        tokenizer = Path(folder) / "tokenizer.json"
+        write_wire_tokenizer(tokenizer, program.vocab_size)
+        try:
+            return TextLLMRunner(
+                str(program.path), str(tokenizer), None if data is None else str(data)
+            )
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"the runner cannot open {program.path}: {last_line(log) or error}",
+                remedy=EXPORT_AGAIN,
+            ) from error
 
 
 class _Listener:

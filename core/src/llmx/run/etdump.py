@@ -12,6 +12,7 @@ import torch
 from llmx.errors import ArtifactError, LlmxError, UserError
 from llmx.native import load_recording_program, register_operators
 from llmx.quiet import native_stderr_captured, stderr_captured
+from llmx.run.data import data_of
 from llmx.run.program import ProgramInfo
 from llmx.run.runtime import last_line
 
@@ -65,9 +66,9 @@ def recorded_calls(
 def _run(path: Path, inputs: list[torch.Tensor], calls: int, etdump: Path) -> None:
     register_operators()
     # Native code logs to both.
-    with native_stderr_captured(), stderr_captured() as log:
+    with data_of(path) as data, native_stderr_captured(), stderr_captured() as log:
         try:
-            loaded = load_recording_program(path)
+            loaded = load_recording_program(path, data)
             method = loaded.load_method("forward")
         except RuntimeError as error:
             raise ArtifactError(

@@ -12,6 +12,7 @@ from llmx.config.methods import FORWARD
 from llmx.errors import ArtifactError, LlmxError
 from llmx.native import register_operators
 from llmx.quiet import stderr_captured
+from llmx.run.data import data_of
 
 __all__ = ["ProgramMethod", "last_line", "load_program", "register_operators"]
 
@@ -24,13 +25,13 @@ def load_program(path: Path) -> Any:
     """Verify a ``.pte`` and load it; its methods must not outlive it.
 
     Raises:
-        ArtifactError: it is missing, no program, or damaged.
+        ArtifactError: it is missing, no program, or damaged, or so are files with its weights.
     """
     _check_identifier(path)
     register_operators()
-    with stderr_captured() as log:
+    with data_of(path) as data, stderr_captured() as log:
         try:
-            return native.load_program(path)
+            return native.load_program(path, data)
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path} is damaged: {last_line(log) or error}", remedy=EXPORT_AGAIN

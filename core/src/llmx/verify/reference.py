@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from llmx.checkpoint import TokenIds, save_tokenizer
-from llmx.config import ExportJob, load_job
+from llmx.config import BaseOptions, ExportJob, load_job
+from llmx.config.methods import FORWARD
 from llmx.config.schema import DebugOptions, QuantizationOptions, SelectedBackend
 from llmx.errors import CheckpointError
 from llmx.lower.build import draw, fill
@@ -44,7 +45,7 @@ class Reference:
         """
         self._plugins: Plugins = load(job.base.model_class, None)
         with stages.stage("open reference"):
-            self._source: Source = open_source(job.base, self._plugins.family, stages.display)
+            self._source: Source = open_source(_merged(job), self._plugins.family, stages.display)
             job = resolve_lengths(_plain(job), self._source.params)
             self._cached = job.model.use_kv_cache
             blueprint = draw(job, self._source, self._plugins)
@@ -137,6 +138,12 @@ def job_for(checkpoint: str, family: str | None, metadata: Mapping[str, Any]) ->
         if family is None:
             raise CheckpointError(error.message, remedy="name the family with --family") from error
         raise
+
+
+def _merged(job: ExportJob) -> BaseOptions:
+    """The weights that ``forward`` computes with, wherever their adapter is in the program."""
+    adapters = [each.lora_config for each in job.multimethod.methods if each.method_name == FORWARD]
+    return attrs.evolve(job.base, lora_config=adapters[0]) if adapters else job.base
 
 
 def _widest_window(model: nn.Module) -> int | None:

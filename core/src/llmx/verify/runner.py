@@ -12,6 +12,7 @@ import attrs
 from llmx.errors import LlmxError, UserError
 from llmx.pte import read_contents
 from llmx.pte.constants import overwrite_constants
+from llmx.pte.data_files import find_files
 from llmx.pte.flatbuffer import MalformedError
 from llmx.run.engine import Engine
 from llmx.run.feeding import FedProgram
@@ -64,6 +65,8 @@ def check_ends(info: ProgramInfo, spoken: Sequence[int], prompt: Sequence[int]) 
             continue
         with tempfile.TemporaryDirectory(prefix="llmx-") as folder:
             copy = Path(shutil.copyfile(info.path, Path(folder) / "model.pte"))
+            for each in find_files(info.path):
+                (Path(folder) / each.name).symlink_to(each.resolve())
             try:
                 overwrite_constants(copy, ENDS, {index: spoken[at]})
             except MalformedError as error:
