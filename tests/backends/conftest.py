@@ -11,7 +11,7 @@ import attrs
 import pytest
 from torch import nn
 
-from llmx import Artifact, ExportJob, export
+from llmx import Artifact, export
 from llmx.config import load_job
 from llmx.lower.build import draw, fill
 from llmx.lower.context import resolve_lengths
@@ -19,19 +19,7 @@ from llmx.lower.source import open_source
 from llmx.plugins import load
 from llmx.progress import Silent, Stages
 from llmx.quantize.rounding import rounding_for_linears
-
-CONFIG: dict[str, Any] = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "vocab_size": 128,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}
+from tests.tiny import tiny_job, write_config
 
 Exporter = Callable[..., Artifact]
 
@@ -41,20 +29,14 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     """Export a tiny random model; the same options give the same artifact once."""
     made: dict[str, Artifact] = {}
 
-    def run(*, config: dict[str, Any] | None = None, **options: Any) -> Artifact:
-        key = json.dumps([config, options], sort_keys=True)
+    def run(
+        *, family: str = "smollm2", config: dict[str, Any] | None = None, **options: Any
+    ) -> Artifact:
+        key = json.dumps([family, config, options], sort_keys=True)
         if key not in made:
             folder = tmp_path_factory.mktemp("tiny")
-            params = folder / "config.json"
-            params.write_text(json.dumps({**CONFIG, **(config or {})}))
-            job = ExportJob.create(
-                "smollm2",
-                params=str(params),
-                random_weights=True,
-                output_dir=str(folder / "out"),
-                **options,
-            )
-            made[key] = export(job)
+            params = write_config(folder, **(config or {}))
+            made[key] = export(tiny_job(params, family, output_dir=str(folder / "out"), **options))
         return made[key]
 
     return run
@@ -79,6 +61,4 @@ def eager() -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope="session")
 def params_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("params") / "config.json"
-    path.write_text(json.dumps(CONFIG))
-    return path
+    return write_config(tmp_path_factory.mktemp("params"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.backends.conftest import CONFIG
+from tests.tiny import CONFIG, write_config
 
 from llmx import Artifact, ExportJob, export
 from llmx.lower.calibrate import calibration_of
@@ -24,7 +24,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     torch.manual_seed(0)
     config = LlamaConfig(**{key: value for key, value in CONFIG.items() if key != "model_type"})
     LlamaForCausalLM(config).save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    write_config(folder)
     job = ExportJob.create(
         "smollm2",
         checkpoint=str(folder),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.backends.conftest import CONFIG
+from tests.tiny import CONFIG, write_config
 
 from llmx import Artifact, ExportJob, export
 from llmx.cache import DiskStore, NoStore, Store
@@ -41,7 +41,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                 weights = {n: torch.ones_like(t) if "norm" in n else t for n, t in weights.items()}
             path.mkdir()
             save_file(weights, str(path / "model.safetensors"))
-            (path / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 4}))
+            write_config(path, num_hidden_layers=4)
         return path
 
     return make

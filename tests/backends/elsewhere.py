@@ -1,0 +1,54 @@
+"""Tiny exports in another process, by another Python or with other packages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.backends.families import tiny_families
+from tests.tiny import CONFIG, write_config
+
+SCRIPT = """
+import json, sys
+from llmx import ExportJob, export
+for family, options in json.loads(sys.argv[1]):
+    export(ExportJob.create(family, random_weights=True, **options))
+"""
+
+Exports = Mapping[str, Mapping[str, Any]]
+"""Options by name; ``family`` is SmolLM2 and ``config`` that of ``tests.tiny`` if not given."""
+
+
+def with_families(exports: Exports, **options: Any) -> dict[str, Mapping[str, Any]]:
+    """``exports``, and one of each family by its name."""
+    every = {
+        name: {**options, "family": name, "config": config}
+        for name, config in tiny_families().items()
+    }
+    return {**exports, **every}
+
+
+def exported(
+    python: str | Path, folder: Path, exports: Exports, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What ``llmx.json`` records of each export, all of them made by one process of ``python``."""
+    jobs = []
+    for name, given in exports.items():
+        options = dict(given)
+        family, config = options.pop("family", "smollm2"), options.pop("config", CONFIG)
+        (folder / name).mkdir()
+        params = str(write_config(folder / name, **config))
+        output = str(folder / name / "out")
+        jobs.append((family, {**options, "params": params, "output_dir": output}))
+    done = subprocess.run(
+        [python, "-c", SCRIPT, json.dumps(jobs)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {name: json.loads((folder / name / "out" / "llmx.json").read_text()) for name in exports}
