@@ -8,7 +8,7 @@ from llmx.plugins import FAMILIES, installed, load
 from llmx.testing.reference import VOCABULARY, hf_fields, shrink
 from llmx.testing.shapes import meta_decoder_shapes
 
-LAYERS = 2
+LAYERS = 1
 GENERAL = {
     "model_type": "olmo2",
     "hidden_size": 64,
