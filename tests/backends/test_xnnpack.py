@@ -14,10 +14,12 @@ from llmx.plugins import load
 from llmx.run.runtime import ProgramMethod
 
 FLOAT = {"qmode": None, "embedding_quantize": None}
+TWO_PASSES = {"backend.xnnpack.dynamic_quant_first": True}
 MODES = {
     "fp32": (FLOAT, 1e-4),
     "fp32, plain attention": ({**FLOAT, "use_sdpa_with_kv_cache": False}, 1e-4),
     "8da4w": ({}, 0.1),
+    "8da4w, two passes": (TWO_PASSES, 0.1),
     "fp16": ({**FLOAT, "dtype_override": "fp16"}, 0.02),
     "bf16": ({**FLOAT, "dtype_override": "bf16", "backend.xnnpack.enable_bf16": True}, 0.2),
     "bf16, no backend": ({**FLOAT, "dtype_override": "bf16", "backend": None}, 0.2),
@@ -37,6 +39,11 @@ def pair(
 def assert_same(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
     difference = (actual.float() - expected.float()).abs().max() / expected.float().std()
     assert float(difference) <= tolerance
+
+
+def _outside(delegation: dict[str, Any]) -> dict[str, int]:
+    rows = delegation["operators"]
+    return {row["operator"]: row["other"] for row in rows if row["operator"] != "getitem"}
 
 
 TOKENS = torch.randint(128, (1, 64), generator=torch.Generator().manual_seed(5))
@@ -121,6 +128,12 @@ class TestArtifact:
         # Each layer is cut where queries and keys are rotated and where they attend.
         layers, angles, head = 2, 1, 1
         assert tiny_export().manifest["delegation"]["subgraphs"] == 2 * layers + angles + head
+
+    def test_two_passes_delegate_as_much_in_more_subgraphs(self, tiny_export: Any) -> None:
+        one, two = (tiny_export(**each).manifest["delegation"] for each in ({}, TWO_PASSES))
+        assert two["subgraphs"] > one["subgraphs"]
+        # What cuts a subgraph in two is computed as before, by XNNPACK or not.
+        assert _outside(two) == _outside(one)
 
     def test_the_stored_job_gives_the_same_bytes(self, tiny_export: Any, tmp_path: Path) -> None:
         from llmx import export
