@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from tests.tiny import tiny_job, write_config
 from torch import nn
 
 from llmx import Artifact, export
@@ -19,7 +20,6 @@ from llmx.lower.source import open_source
 from llmx.plugins import load
 from llmx.progress import Silent, Stages
 from llmx.quantize.rounding import rounding_for_linears
-from tests.tiny import tiny_job, write_config
 
 Exporter = Callable[..., Artifact]
 
