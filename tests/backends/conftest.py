@@ -12,10 +12,11 @@ import pytest
 from tests.tiny import tiny_job, write_config
 from torch import nn
 
-from llmx import Artifact, export
+from llmx import Artifact, ExportJob, export
 from llmx.config import load_job
-from llmx.lower.build import draw, fill
+from llmx.lower.build import Blueprint, draw, fill
 from llmx.lower.context import resolve_lengths
+from llmx.lower.pt2e import with_graph_quantized
 from llmx.lower.source import open_source
 from llmx.plugins import load
 from llmx.progress import Silent, Stages
@@ -57,6 +58,35 @@ def eager() -> Callable[..., nn.Module]:
         return blueprint.model
 
     return rebuild
+
+
+Drawn = tuple[ExportJob, Blueprint, list[Any]]
+
+
+@pytest.fixture(scope="session")
+def drawn_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Drawn]:
+    """Job, blueprint and account of a tiny model as it is before lowering, its graph quantized."""
+    made: dict[str, Drawn] = {}
+
+    def run(
+        *, family: str = "smollm2", config: dict[str, Any] | None = None, **options: Any
+    ) -> Drawn:
+        key = json.dumps([family, config, options])
+        if key not in made:
+            params = write_config(tmp_path_factory.mktemp("drawn"), **(config or {}))
+            job = tiny_job(params, family, **options)
+            plugins = load(family, job.backend.name)
+            source = open_source(job.base, plugins.family, Silent())
+            job = resolve_lengths(job, source.params)
+            blueprint = draw(job, source, plugins)
+            records = list(fill(blueprint, Stages(), rounding_for_linears(job.quantization)))
+            made[key] = (
+                job,
+                *with_graph_quantized(job, blueprint, records, plugins.backend, None, Stages()),
+            )
+        return made[key]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sysconfig
+import venv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.backends.families import tiny_families
 from tests.tiny import CONFIG, write_config
 
@@ -32,7 +35,7 @@ def with_families(exports: Exports, **options: Any) -> dict[str, Mapping[str, An
 
 
 def exported(
-    python: str | Path, folder: Path, exports: Exports, environment: Mapping[str, str] | None = None
+    python: Path, folder: Path, exports: Exports, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """What ``llmx.json`` records of each export, all of them made by one process of ``python``."""
     jobs = []
@@ -52,3 +55,24 @@ def exported(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return {name: json.loads((folder / name / "out" / "llmx.json").read_text()) for name in exports}
+
+
+def environment(folder: Path, *install: str) -> Path:
+    """Python of an environment with these packages over those that run the tests.
+
+    Skips the tests if they cannot be installed.
+    """
+    python = folder / "environment" / "bin" / "python"
+    venv.create(folder / "environment", with_pip=True)
+    (site,) = (folder / "environment").glob("lib/*/site-packages")
+    parent = sysconfig.get_paths()["purelib"]
+    (site / "parent.pth").write_text(f"import site; site.addsitedir({parent!r})\n")
+    done = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", *install],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"{' '.join(install)} cannot be installed: {done.stderr.strip()[-200:]}")
+    return python
