@@ -99,11 +99,17 @@ def model_ops(job: ExportJob) -> ModelOps:
     from llmx.model.grouped_attention import GroupedAttention
     from llmx.model.ops import ops_for
     from llmx.model.rope import RotaryTable
+    from llmx.model.whole_context import over_whole_contexts
 
-    # Angles of distant positions cannot be computed in the types of the NPU.
-    return attrs.evolve(
-        ops_for(job), norm=nn.RMSNorm, rotary=RotaryTable, attention=GroupedAttention
+    # ExecuTorch's passes for QNN put constants of windows behind what reads them.
+    attention = over_whole_contexts(
+        GroupedAttention,
+        "QNN",
+        "use model.local_global_attention=[0] with contexts that the window holds, or another "
+        "backend",
     )
+    # Angles of distant positions cannot be computed in the types of the NPU.
+    return attrs.evolve(ops_for(job), norm=nn.RMSNorm, rotary=RotaryTable, attention=attention)
 
 
 @hookimpl

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from llmx.config import ExportJob
-    from llmx.model.kv_cache import AttentionCore
-    from llmx.model.ops import AttentionFactory, AttentionShape, ModelOps
+    from llmx.model.ops import ModelOps
     from llmx.quantize.codes import Codes
 
 GROUP_MULTIPLE = 32  # of input channels, in the shaders for 4-bit weights
@@ -87,31 +86,22 @@ def check(job: ExportJob) -> None:
 def model_ops(job: ExportJob) -> ModelOps:
     from llmx.model.ops import ops_for
     from llmx.model.rope import RotaryTable
+    from llmx.model.whole_context import over_whole_contexts
 
     ops = attrs.evolve(
         ops_for(job), group_multiple=GROUP_MULTIPLE, quantized_linear=_quantized_linear
     )
     if job.model.use_sdpa_with_kv_cache:
-        ops = attrs.evolve(ops, attention=_over_whole_contexts(ops.attention))
+        # The shader takes no mask.
+        attention = over_whole_contexts(
+            ops.attention,
+            "Vulkan's shader",
+            "use model.use_sdpa_with_kv_cache=false; the cache is then written outside of the "
+            "delegate",
+        )
+        ops = attrs.evolve(ops, attention=attention)
     # Angles of distant positions cannot be computed in fp16.
     return attrs.evolve(ops, rotary=RotaryTable) if job.backend.options.force_fp16 else ops
-
-
-def _over_whole_contexts(make: AttentionFactory) -> AttentionFactory:
-    """The shader attends without a mask, to all that went before: other caches are refused."""
-
-    def checked(shape: AttentionShape) -> AttentionCore:
-        from llmx.model.cache_layout import WholeContext
-
-        if not isinstance(shape.layout, WholeContext):
-            raise ConfigError(
-                "Vulkan's shader for attention has no sliding windows and no attention sinks",
-                remedy="use model.use_sdpa_with_kv_cache=false; the cache is then written outside "
-                "of the delegate",
-            )
-        return make(shape)
-
-    return checked
 
 
 def _quantized_linear(linear: nn.Linear, codes: Codes) -> nn.Module:
