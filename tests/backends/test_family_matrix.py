@@ -21,8 +21,8 @@ ELSEWHERE = {"ethosu", "mlx", "openvino", "qnn", "tosa"}
 NOT_HERE = {"torchao", "vgf"}
 """torchao's kernels come with builds for Arm, and Arm's converter needs a newer C library."""
 POSITIONS = {
-    "_assert_scalar", "_local_scalar_dense", "add", "ge", "le", "lt", "aten__to_copy_default", "aten_add_tensor", "aten_arange_start_step",
-    "getitem", "sym_size",
+    "_assert_scalar", "_local_scalar_dense", "add", "aten__to_copy_default", "aten_add_tensor",
+    "aten_arange_start_step", "ge", "getitem", "le", "lt", "sym_size",
 }  # fmt: skip
 CACHE = {"auto_functionalized_v2", "llama_custom_sdpa_default", "llama_update_cache_default"}
 MOVED = {
