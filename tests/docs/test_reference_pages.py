@@ -17,8 +17,8 @@ PROJECTS = {
     for each in sorted(ROOT.glob("backends/*/pyproject.toml"))
 }
 BACKENDS = [
-    (page, backend)
-    for page, project in PROJECTS.items()
+    (part, backend)
+    for part, project in PROJECTS.items()
     for backend in project["entry-points"]["llmx.backends"]
 ]
 
@@ -39,7 +39,7 @@ def test_every_key_of_the_core_is_documented() -> None:
     assert [name for name in core_keys() if f"| `{name}` |" not in page] == []
 
 
-@pytest.mark.parametrize(("page", "backend"), BACKENDS)
-def test_every_key_of_a_backend_is_documented(page: str, backend: str) -> None:
-    text = read(f"backends/{page}.md")
+@pytest.mark.parametrize(("part", "backend"), BACKENDS)
+def test_every_key_of_a_backend_is_documented(part: str, backend: str) -> None:
+    text = read(f"backends/{part}.md")
     assert [name for name in backend_keys(backend) if f"| `{name}` |" not in text] == []
