@@ -12,10 +12,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from llmx import Artifact
+from llmx import Artifact, ExportJob
 from llmx.lower import export
+from llmx.lower.build import Blueprint, draw, fill
+from llmx.lower.context import resolve_lengths
+from llmx.lower.pt2e import with_graph_quantized
+from llmx.lower.source import open_source
+from llmx.plugins import load
+from llmx.progress import Silent, Stages
+from llmx.quantize.rounding import rounding_for_linears
 from llmx.testing.reference import random_model, save_checkpoint
-from llmx.testing.tiny import SHAPE, eager_model, tiny_job
+from llmx.testing.tiny import eager_model, tiny_job, write_config
 
 LAYERS, DIM, HIDDEN, RANK = 4, 64, 128, 2
 ADAPTED: dict[str, Any] = {
@@ -38,11 +45,13 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     """Export a tiny random model; the same options give the same artifact once."""
     made: dict[str, Artifact] = {}
 
-    def run(*, config: dict[str, Any] | None = None, **options: Any) -> Artifact:
-        key = json.dumps([config, options], sort_keys=True)
+    def run(
+        *, family: str = "smollm2", config: dict[str, Any] | None = None, **options: Any
+    ) -> Artifact:
+        key = json.dumps([family, config, options], sort_keys=True)
         if key not in made:
             folder = tmp_path_factory.mktemp("tiny")
-            made[key] = export(tiny_job("smollm2", folder, config or {}, **options))
+            made[key] = export(tiny_job(family, folder, config or {}, **options))
         return made[key]
 
     return run
@@ -54,11 +63,37 @@ def eager() -> Callable[..., nn.Module]:
     return eager_model
 
 
+Drawn = tuple[ExportJob, Blueprint, list[Any]]
+
+
+@pytest.fixture(scope="session")
+def drawn_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Drawn]:
+    """Job, blueprint and account of a tiny model as it is before lowering, its graph quantized."""
+    made: dict[str, Drawn] = {}
+
+    def run(
+        *, family: str = "smollm2", config: dict[str, Any] | None = None, **options: Any
+    ) -> Drawn:
+        key = json.dumps([family, config, options])
+        if key not in made:
+            job = tiny_job(family, tmp_path_factory.mktemp("drawn"), config or {}, **options)
+            plugins = load(family, job.backend.name)
+            source = open_source(job.base, plugins.family, Silent())
+            job = resolve_lengths(job, source.params)
+            blueprint = draw(job, source, plugins)
+            records = list(fill(blueprint, Stages(), rounding_for_linears(job.quantization)))
+            made[key] = (
+                job,
+                *with_graph_quantized(job, blueprint, records, plugins.backend, None, Stages()),
+            )
+        return made[key]
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def params_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("params") / "config.json"
-    path.write_text(json.dumps(dict(SHAPE)))
-    return path
+    return write_config(tmp_path_factory.mktemp("params"))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from llmx import Artifact, ExportJob, export
 from llmx.lower.calibrate import calibration_of
 from llmx.progress import Stages
-from llmx.testing.tiny import SHAPE
+from llmx.testing.tiny import SHAPE, write_config
 
 BITS = 6.0
 
@@ -24,7 +23,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     torch.manual_seed(0)
     config = LlamaConfig(**{key: value for key, value in SHAPE.items() if key != "model_type"})
     LlamaForCausalLM(config).save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(dict(SHAPE)))
+    write_config(folder)
     job = ExportJob.create(
         "smollm2",
         checkpoint=str(folder),

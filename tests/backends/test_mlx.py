@@ -6,7 +6,6 @@ No runtime with MLX runs here: what is checked is the lowering.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,30 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.backends.elsewhere import exported, with_families
+from tests.backends.families import tiny_families
 
 from llmx import ConfigError, ExportJob
 from llmx.plugins import load
 from llmx_backend_mlx.serializers import GENERATED, check_serializers, executorch_folder, flatc
 
 EXPORTS: dict[str, dict[str, Any]] = {
-    "4 bits": {"recipe": "default"},
-    "float": {"recipe": "float", "dtype_override": "fp32"},
-    "one length": {"recipe": "float", "enable_dynamic_shape": False},
+    "4 bits": {"backend": "mlx", "recipe": "default"},
+    "float": {"backend": "mlx", "recipe": "float", "dtype_override": "fp32"},
+    "one length": {"backend": "mlx", "recipe": "float", "enable_dynamic_shape": False},
 }
-SCRIPT = """
-import json, sys
-from llmx import ExportJob, export
-params, folder, exports = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-for name, options in exports.items():
-    export(ExportJob.create(
-        "smollm2", backend="mlx", params=params, random_weights=True,
-        output_dir=f"{folder}/{name}", **options,
-    ))
-"""
 
 
 @pytest.fixture(scope="module")
-def manifests(tmp_path_factory: pytest.TempPathFactory, params_file: Path) -> dict[str, Any]:
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Records of tiny exports by the whole package."""
     folder = tmp_path_factory.mktemp("mlx")
     real, whole = executorch_folder(), folder / "packages" / "executorch"
@@ -55,18 +46,12 @@ def manifests(tmp_path_factory: pytest.TempPathFactory, params_file: Path) -> di
         check=False,
     )
     assert [name for name in GENERATED if not (serialization / name).exists()] == [], made.stderr
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, params_file, folder, json.dumps(EXPORTS)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(folder / "packages")},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {name: json.loads((folder / name / "llmx.json").read_text()) for name in EXPORTS}
+    environment = {**os.environ, "PYTHONPATH": str(folder / "packages")}
+    exports = with_families(EXPORTS, backend="mlx", recipe="float")
+    return exported(Path(sys.executable), folder, exports, environment)
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", [*EXPORTS, *tiny_families()])
 def test_the_whole_model_is_one_delegate(name: str, manifests: dict[str, Any]) -> None:
     delegation = manifests[name]["delegation"]
     assert delegation["subgraphs"] == 1

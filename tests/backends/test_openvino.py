@@ -6,72 +6,35 @@ for this module: the one that runs the tests, with those packages over it.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sysconfig
-import venv
 from typing import Any
 
 import pytest
+from tests.backends.elsewhere import environment, exported, with_families
+from tests.backends.families import tiny_families
 
 from llmx import ConfigError, ExportJob
 from llmx.plugins import load
 
 PACKAGES = ["openvino==2025.4.1", "nncf==3.1.0"]
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "vocab_size": 128,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}
+ONE_PIECE = {"calibration_limit": 1}
 EXPORTS = {
     "float": {},
-    "4 bits": {"pt2e_quantize": "openvino_4wo"},
+    "4 bits": {"pt2e_quantize": "openvino_4wo", **ONE_PIECE},
+    "8 bits": {"pt2e_quantize": "openvino_8wo", **ONE_PIECE},
 }
-SCRIPT = """
-import json, sys
-from llmx import ExportJob, export
-params, folder, exports = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-for name, options in exports.items():
-    job = ExportJob.create(
-        "smollm2", backend="openvino", recipe="float", params=params, random_weights=True,
-        output_dir=f"{folder}/{name}", calibration_limit=1 if options else None,
-        **options,
-    )
-    export(job)
-"""
+COMMON = {"backend": "openvino", "recipe": "float"}
+ONE_LAYER = {"num_hidden_layers": 1}
 
 
 @pytest.fixture(scope="module")
 def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Records of tiny exports, made in an environment with OpenVINO."""
     folder = tmp_path_factory.mktemp("openvino")
-    python = folder / "environment" / "bin" / "python"
-    venv.create(folder / "environment", with_pip=True)
-    (site,) = (folder / "environment").glob("lib/*/site-packages")
-    parent = sysconfig.get_paths()["purelib"]
-    (site / "parent.pth").write_text(f"import site; site.addsitedir({parent!r})\n")
-    install = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", *PACKAGES], capture_output=True, text=True
-    )
-    if install.returncode != 0:
-        pytest.skip(f"{' '.join(PACKAGES)} cannot be installed: {install.stderr.strip()[-200:]}")
-    params = folder / "config.json"
-    params.write_text(json.dumps(TINY))
-    done = subprocess.run(
-        [python, "-c", SCRIPT, params, folder, json.dumps(EXPORTS)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {name: json.loads((folder / name / "llmx.json").read_text()) for name in EXPORTS}
+    exports = {name: {**COMMON, "config": ONE_LAYER, **each} for name, each in EXPORTS.items()}
+    return exported(environment(folder, *PACKAGES), folder, with_families(exports, **COMMON))
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", [*EXPORTS, *tiny_families()])
 def test_a_program_is_one_delegate_that_computes_what_the_model_does(
     name: str, manifests: dict[str, Any]
 ) -> None:
@@ -84,11 +47,12 @@ def test_a_program_is_one_delegate_that_computes_what_the_model_does(
     assert all(each["passed"] for each in checks.values())
 
 
-def test_four_bits_are_in_the_account(manifests: dict[str, Any]) -> None:
-    modules = manifests["4 bits"]["weights"]["modules"]
+@pytest.mark.parametrize(("name", "bits"), [("4 bits", 4), ("8 bits", 8)])
+def test_bits_are_in_the_account(name: str, bits: int, manifests: dict[str, Any]) -> None:
+    modules = manifests[name]["weights"]["modules"]
     # nncf leaves the head at 8 bits, and the embedding.
     assert {each["name"]: each["bits"] for each in modules if each["kind"] != "other"} == {
-        **{each["name"]: 4 for each in modules if each["kind"] == "linear"},
+        **{each["name"]: bits for each in modules if each["kind"] == "linear"},
         "head": 8,
         "embedding": 8,
     }

@@ -27,6 +27,7 @@ ONE_LAYER = {"num_hidden_layers": 1}
 OLDER_NAMES = {
     "xnnpack": {"xnnpack_dynamic", "xnnpack_dynamic_qc4"},
     "vulkan": {"vulkan_8w"},
+    "ethosu": {"ethosu_8a8w", "ethosu_16a8w"},
     "qnn": {"qnn_16a4w", "qnn_16a16w", "qnn_8a8w"},
     "coreml": {"coreml_baseline_8a_c8w", "coreml_baseline_8a_c4w"},
 }

@@ -6,7 +6,6 @@ a builder for each, that it accepts what it is given, and that nothing is done w
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -16,37 +15,21 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from tests.backends.conftest import Drawn
+from tests.backends.families import tiny_families
 
 from llmx import ConfigError, ExportJob
 from llmx.errors import LoweringError
-from llmx.lower.build import Blueprint, draw, fill
+from llmx.lower.build import Blueprint
 from llmx.lower.capture import capture, example_inputs
-from llmx.lower.context import resolve_lengths
 from llmx.lower.program import lower
-from llmx.lower.pt2e import with_graph_quantized
-from llmx.lower.source import open_source
 from llmx.plugins import load
-from llmx.progress import Silent, Stages
-from llmx.quantize.rounding import rounding_for_linears
 from llmx_backend_qnn.lowering import compile_specs, partitioner
 from llmx_backend_qnn.sdk import TESTED, check_sdk, require_version
 
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "vocab_size": 128,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}
 BITS = {"qnn_16a4w": 4, "qnn_16a16w": 16, "qnn_8a8w": 8}
 OUTSIDE = {"aten._local_scalar_dense.default", "aten._assert_scalar.default", "ge", "le"}
 """What is computed with a number that the program reads: the position, checked by the runtime."""
-
-Drawn = tuple[ExportJob, Blueprint, list[Any]]
 
 
 def job_of(params: Path, **options: Any) -> ExportJob:
@@ -70,30 +53,13 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QNN_SDK_ROOT", "")
 
 
-@pytest.fixture(scope="module")
-def drawn(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[..., Drawn]:
+@pytest.fixture
+def drawn(drawn_for: Any) -> Callable[..., Drawn]:
     """Job, blueprint and account of a tiny model, of one layer, quantized if the job says so."""
-    made: dict[str, Any] = {}
 
     def run(n_layers: int = 1, **options: Any) -> Drawn:
-        key = json.dumps([n_layers, options])
-        if key not in made:
-            params = tmp_path_factory.mktemp("qnn") / "config.json"
-            params.write_text(json.dumps({**CONFIG, "num_hidden_layers": n_layers}))
-            job = job_of(params, **options)
-            plugins = load("smollm2", "qnn")
-            source = open_source(job.base, plugins.family, Silent())
-            job = resolve_lengths(job, source.params)
-            blueprint = draw(job, source, plugins)
-            records = list(fill(blueprint, Stages(), rounding_for_linears(job.quantization)))
-            made[key] = (
-                job,
-                *with_graph_quantized(job, blueprint, records, plugins.backend, None, Stages()),
-            )
-        found: Drawn = made[key]
-        return found
+        config = {"num_hidden_layers": n_layers}
+        return drawn_for(backend="qnn", **{"recipe": "float", "config": config, **options})
 
     return run
 
@@ -112,7 +78,7 @@ def edge_of(job: ExportJob, blueprint: Blueprint) -> Any:
 
     inputs, shapes = example_inputs(kv_cache=True, dynamic=False, max_seq_length=1)
     program = capture(blueprint.model, inputs, shapes)
-    passes = load("smollm2", "qnn").backend.edge_passes(job=job, program=program)
+    passes = load(None, "qnn").backend.edge_passes(job=job, program=program)
     specs = compile_specs(job.backend.options, quantized=job.quantization.pt2e_quantize is not None)
     # What is kept whole for QNN cannot stay with ExecuTorch's kernels.
     with pytest.raises(LoweringError, match="was not decomposed or delegated"):
@@ -125,15 +91,12 @@ def calls(program: Any) -> list[Any]:
     return [node for node in program.graph.nodes if node.op == "call_function"]
 
 
-@pytest.mark.parametrize("name", [None, *BITS])
-def test_every_operator_has_a_builder_that_accepts_it(name: str | None, drawn: Any) -> None:
+def built_by_qnn(program: Any) -> Counter[str]:
+    """Operators that ExecuTorch's builders accept; there are no others but for the position."""
     from executorch.backends.qualcomm.builders.node_visitor_manager import get_node_visitors
 
-    job, blueprint, _ = drawn(**calibrated(name))
-    program = edge_of(job, blueprint)
     builders = get_node_visitors(program)
-    without = {node.target.__name__ for node in calls(program)} - set(builders)
-    assert without <= OUTSIDE
+    assert {node.target.__name__ for node in calls(program)} - set(builders) <= OUTSIDE
     wrappers: Any = defaultdict(dict)
     built: Counter[str] = Counter()
     for node in calls(program):
@@ -141,6 +104,24 @@ def test_every_operator_has_a_builder_that_accepts_it(name: str | None, drawn: A
             built[node.target.__name__] += (
                 builders[node.target.__name__].define_node(node, wrappers) is not None
             )
+    return built
+
+
+@pytest.mark.parametrize("family", tiny_families())
+def test_every_family_is_made_of_what_has_builders(family: str, drawn_for: Any) -> None:
+    config = tiny_families()[family]
+    if config.get("sliding_window"):
+        with pytest.raises(ConfigError, match="QNN has no attention with sliding windows"):
+            drawn_for(family=family, config=config, backend="qnn", recipe="float")
+        return
+    job, blueprint, _ = drawn_for(family=family, config=config, backend="qnn", recipe="float")
+    assert built_by_qnn(edge_of(job, blueprint))["aten.linear.default"] >= 8
+
+
+@pytest.mark.parametrize("name", [None, *BITS])
+def test_every_operator_has_a_builder_that_accepts_it(name: str | None, drawn: Any) -> None:
+    job, blueprint, _ = drawn(**calibrated(name))
+    built = built_by_qnn(edge_of(job, blueprint))
     # q, k, v, o, gate, up and down of the layer, and the head.
     assert built["aten.linear.default"] == 8
     assert built["aten.rms_norm.default"] == 3

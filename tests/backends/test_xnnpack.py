@@ -18,6 +18,7 @@ from llmx.testing.backends import Lowered
 FLOAT = {"qmode": None, "embedding_quantize": None}
 BF16 = {**FLOAT, "dtype_override": "bf16"}
 ENABLED = {"backend.xnnpack.enable_bf16": True}
+TWO_PASSES = {"backend.xnnpack.dynamic_quant_first": True}
 TOKENS = torch.randint(128, (1, 40), generator=torch.Generator().manual_seed(5))
 
 
@@ -26,6 +27,7 @@ class TestXnnpack(BackendConformance):
     exports = MappingProxyType(
         {
             "8da4w": {},
+            "8da4w, two passes": TWO_PASSES,
             "fp32": FLOAT,
             "fp32, plain attention": {**FLOAT, "use_sdpa_with_kv_cache": False},
             "fp32, single tokens": {**FLOAT, "enable_dynamic_shape": False},
@@ -34,7 +36,9 @@ class TestXnnpack(BackendConformance):
             "bf16": {**BF16, **ENABLED},
         }
     )
-    tolerance = MappingProxyType({"8da4w": 0.1, "fp16": 0.02, "bf16": 0.2})
+    tolerance = MappingProxyType(
+        {"8da4w": 0.1, "8da4w, two passes": 0.1, "fp16": 0.02, "bf16": 0.2}
+    )
     refusals = MappingProxyType(
         {
             "8da4w, fp16": ({"dtype_override": "fp16"}, "no 8da4w kernels"),
@@ -58,6 +62,11 @@ class TestXnnpack(BackendConformance):
     def test_past_the_context_is_an_error(self, llmx_lowered: Lowered) -> None:
         with pytest.raises(LlmxError):
             llmx_lowered.program()(TOKENS[:, :10], torch.tensor([60]))
+
+
+def _outside(delegation: dict[str, Any]) -> dict[str, int]:
+    rows = delegation["operators"]
+    return {row["operator"]: row["other"] for row in rows if row["operator"] != "getitem"}
 
 
 @torch.no_grad()
@@ -108,6 +117,12 @@ class TestArtifact:
         # Each layer is cut where queries and keys are rotated and where they attend.
         layers, angles, head = 2, 1, 1
         assert tiny_export().manifest["delegation"]["subgraphs"] == 2 * layers + angles + head
+
+    def test_two_passes_delegate_as_much_in_more_subgraphs(self, tiny_export: Any) -> None:
+        one, two = (tiny_export(**each).manifest["delegation"] for each in ({}, TWO_PASSES))
+        assert two["subgraphs"] > one["subgraphs"]
+        # What cuts a subgraph in two is computed as before, by XNNPACK or not.
+        assert _outside(two) == _outside(one)
 
     def test_the_stored_job_gives_the_same_bytes(self, tiny_export: Any, tmp_path: Path) -> None:
         from llmx import export

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.backends.conftest import CONFIG
 
 from llmx import Artifact, ExportJob, export
 from llmx.cache import DiskStore, NoStore, Store
 from llmx.cli import invoke
 from llmx.lower.reweight import reweight
+from llmx.testing.tiny import SHAPE, write_config
 
 Exporter = Callable[..., Artifact]
 
@@ -31,7 +31,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         path = folder / f"{seed}{flat_norms}"
         if not path.exists():
             torch.manual_seed(seed)
-            config = transformers.LlamaConfig(**{**CONFIG, "num_hidden_layers": 4})
+            config = transformers.LlamaConfig(**{**SHAPE, "num_hidden_layers": 4})
             weights = {
                 name: tensor.clone().normal_(std=0.02) + (1.0 if "norm" in name else 0.0)
                 for name, tensor in transformers.LlamaForCausalLM(config).state_dict().items()
@@ -41,7 +41,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                 weights = {n: torch.ones_like(t) if "norm" in n else t for n, t in weights.items()}
             path.mkdir()
             save_file(weights, str(path / "model.safetensors"))
-            (path / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 4}))
+            write_config(path, num_hidden_layers=4)
         return path
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ from llmx.config.keys import core_keys
 from llmx.hookspecs import BackendSpec, FamilySpec
 
 ROOT = Path(__file__).parents[2]
-BACKENDS = sorted(each.parent.name for each in ROOT.glob("backends/*/pyproject.toml"))
+PROJECTS = {
+    each.parent.name: tomllib.loads(each.read_text(encoding="utf-8"))["project"]
+    for each in sorted(ROOT.glob("backends/*/pyproject.toml"))
+}
+BACKENDS = [
+    (part, backend)
+    for part, project in PROJECTS.items()
+    for backend in project["entry-points"]["llmx.backends"]
+]
 
 
 def read(page: str) -> str:
@@ -30,7 +39,7 @@ def test_every_key_of_the_core_is_documented() -> None:
     assert [name for name in core_keys() if f"| `{name}` |" not in page] == []
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_every_key_of_a_backend_is_documented(backend: str) -> None:
-    page = read(f"backends/{backend}.md")
-    assert [name for name in backend_keys(backend) if f"| `{name}` |" not in page] == []
+@pytest.mark.parametrize(("part", "backend"), BACKENDS)
+def test_every_key_of_a_backend_is_documented(part: str, backend: str) -> None:
+    text = read(f"backends/{part}.md")
+    assert [name for name in backend_keys(backend) if f"| `{name}` |" not in text] == []

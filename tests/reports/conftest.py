@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llmx import Artifact
 from llmx.cli import invoke
 from llmx.native import CUSTOM_OPERATORS
+from llmx.testing.tiny import write_config
 
 LAYERS = 5
-CONFIG: dict[str, Any] = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "vocab_size": 128,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}
 
 
 def export(folder: Path, *words: str) -> int:
     """Export the model with random weights, the same every time, and give the exit code."""
-    params = folder / "config.json"
-    params.write_text(json.dumps(CONFIG))
+    params = write_config(folder, num_hidden_layers=LAYERS)
     command = ["export", "smollm2", "--params", str(params), "--random-weights", "--quiet"]
     return invoke([*command, "-o", str(folder / "artifact"), *words])
 

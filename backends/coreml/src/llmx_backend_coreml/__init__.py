@@ -9,6 +9,7 @@ import attrs
 from attrs import field, frozen, validators
 
 from llmx import ConfigError, Recipe, hookimpl
+from llmx.config.recipe import ONE_LENGTH
 
 if TYPE_CHECKING:
     from llmx.config import ExportJob
@@ -17,11 +18,7 @@ if TYPE_CHECKING:
 OLDEST_WITH_STATE = 18
 Units = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 FLOAT = {
-    "model.use_kv_cache": True,
-    "model.use_sdpa_with_kv_cache": False,
-    "model.enable_dynamic_shape": False,
-    "export.max_seq_length": None,
-    "export.max_context_length": None,
+    **ONE_LENGTH,
     "backend.coreml.ios": 18,
     "backend.coreml.enable_state": True,
     "backend.coreml.preserve_sdpa": True,
@@ -76,7 +73,9 @@ def recipes() -> Mapping[str, Recipe]:
 @hookimpl
 def check(job: ExportJob) -> None:
     from llmx.config.backend_limits import (
+        require_fp32,
         require_one_length,
+        require_own_formats,
         require_plain_attention,
         require_weights_inside,
     )
@@ -100,20 +99,12 @@ def check(job: ExportJob) -> None:
             f"quantization.pt2e_quantize={job.quantization.pt2e_quantize}",
             remedy="use backend.coreml.quantize=none, or leave the quantizer out",
         )
-    if job.quantization.qmode is not None:
-        raise ConfigError(
-            f"Core ML has its own weight formats, not quantization.qmode={job.quantization.qmode}",
-            remedy="use backend.coreml.quantize=b4w and quantization.qmode=none",
-        )
+    require_own_formats(job, "Core ML", "backend.coreml.quantize=b4w")
     require_one_length(model, "Core ML")
     require_plain_attention(model, "Core ML")
     require_weights_inside(job, "Core ML")
-    if model.dtype_override != "fp32":
-        # coremltools reads the state of an fp16 model as fp32, and then finds that it does not fit.
-        raise ConfigError(
-            f"Core ML takes a model in fp32, not in {model.dtype_override}",
-            remedy="use model.dtype_override=fp32; the program computes in fp16 all the same",
-        )
+    # coremltools reads the state of an fp16 model as fp32, and then finds that it does not fit.
+    require_fp32(model, "Core ML", "the program computes in fp16 all the same")
 
 
 @hookimpl

@@ -9,24 +9,18 @@ import attrs
 from attrs import field, frozen
 
 from llmx import ConfigError, Recipe, hookimpl
+from llmx.config.recipe import ONE_LENGTH
 
 if TYPE_CHECKING:
     from llmx.config import ExportJob
     from llmx.model.ops import ModelOps
 
-FLOAT = {
-    "model.use_kv_cache": True,
-    "model.use_sdpa_with_kv_cache": False,
-    "model.enable_dynamic_shape": False,
-    "export.max_seq_length": None,
-    "export.max_context_length": None,
-}
 RECIPES = {
     "default": Recipe(
         "4-bit weights in groups of 32, a KV cache.",
-        {**FLOAT, "quantization.pt2e_quantize": "openvino_4wo"},
+        {**ONE_LENGTH, "quantization.pt2e_quantize": "openvino_4wo"},
     ),
-    "float": Recipe("Weights as they are in fp32.", FLOAT),
+    "float": Recipe("Weights as they are in fp32.", ONE_LENGTH),
 }
 
 
@@ -63,26 +57,20 @@ def recipes() -> Mapping[str, Recipe]:
 @hookimpl
 def check(job: ExportJob) -> None:
     from llmx.config.backend_limits import (
+        require_fp32,
         require_one_length,
+        require_own_formats,
         require_plain_attention,
         require_weights_inside,
     )
     from llmx_backend_openvino.packages import check_packages
 
     chosen, model, quantization = job.backend.options, job.model, job.quantization
-    if quantization.qmode is not None:
-        raise ConfigError(
-            f"OpenVINO has its own weight formats, not quantization.qmode={quantization.qmode}",
-            remedy="use quantization.pt2e_quantize=openvino_4wo and quantization.qmode=none",
-        )
+    require_own_formats(job, "OpenVINO", "quantization.pt2e_quantize=openvino_4wo")
     require_one_length(model, "OpenVINO's delegate")
     require_plain_attention(model, "OpenVINO")
     require_weights_inside(job, "OpenVINO")
-    if model.dtype_override != "fp32":
-        raise ConfigError(
-            f"OpenVINO takes a model in fp32, not in {model.dtype_override}",
-            remedy="use model.dtype_override=fp32; the device computes in what suits it",
-        )
+    require_fp32(model, "OpenVINO", "the device computes in what suits it")
     for name in ("openvino_awq", "openvino_scale_estimation"):
         if getattr(chosen, name) and quantization.pt2e_quantize != "openvino_4wo":
             raise ConfigError(

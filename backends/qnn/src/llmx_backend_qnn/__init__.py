@@ -9,6 +9,7 @@ import attrs
 from attrs import field, frozen, validators
 
 from llmx import ConfigError, Recipe, hookimpl
+from llmx.config.recipe import ONE_LENGTH
 from llmx.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -17,19 +18,12 @@ if TYPE_CHECKING:
     from llmx.config import ExportJob
     from llmx.model.ops import ModelOps
 
-FLOAT = {
-    "model.use_kv_cache": True,
-    "model.use_sdpa_with_kv_cache": False,
-    "model.enable_dynamic_shape": False,
-    "export.max_seq_length": None,
-    "export.max_context_length": None,
-}
 RECIPES = {
     "default": Recipe(
         "4-bit weights, 16-bit activations, a KV cache.",
-        {**FLOAT, "quantization.pt2e_quantize": "qnn_16a4w"},
+        {**ONE_LENGTH, "quantization.pt2e_quantize": "qnn_16a4w"},
     ),
-    "float": Recipe("Weights and activations in fp16.", FLOAT),
+    "float": Recipe("Weights and activations in fp16.", ONE_LENGTH),
 }
 
 
@@ -68,7 +62,9 @@ def recipes() -> Mapping[str, Recipe]:
 @hookimpl
 def check(job: ExportJob) -> None:
     from llmx.config.backend_limits import (
+        require_fp32,
         require_one_length,
+        require_own_formats,
         require_plain_attention,
         require_weights_inside,
     )
@@ -88,22 +84,13 @@ def check(job: ExportJob) -> None:
             "backend.qnn.optimized_rotation_path is not supported yet",
             remedy="leave it out and use a plain checkpoint",
         )
-    if job.quantization.qmode is not None:
-        raise ConfigError(
-            f"QNN has its own weight formats, not quantization.qmode={job.quantization.qmode}",
-            remedy="use quantization.pt2e_quantize=qnn_16a4w and quantization.qmode=none",
-        )
+    require_own_formats(job, "QNN", "quantization.pt2e_quantize=qnn_16a4w")
     if not model.use_kv_cache:
         raise ConfigError("QNN needs a KV cache", remedy="use model.use_kv_cache=true")
     require_one_length(model, "QNN")
     require_plain_attention(model, "QNN")
     require_weights_inside(job, "QNN")
-    if model.dtype_override != "fp32":
-        raise ConfigError(
-            f"QNN takes a model in fp32, not in {model.dtype_override}",
-            remedy="use model.dtype_override=fp32; unquantized programs compute in fp16 all the "
-            "same",
-        )
+    require_fp32(model, "QNN", "unquantized programs compute in fp16 all the same")
     check_sdk()
 
 
@@ -114,11 +101,17 @@ def model_ops(job: ExportJob) -> ModelOps:
     from llmx.model.grouped_attention import GroupedAttention
     from llmx.model.ops import ops_for
     from llmx.model.rope import RotaryTable
+    from llmx.model.whole_context import over_whole_contexts
 
-    # Angles of distant positions cannot be computed in the types of the NPU.
-    return attrs.evolve(
-        ops_for(job), norm=nn.RMSNorm, rotary=RotaryTable, attention=GroupedAttention
+    # ExecuTorch's passes for QNN put constants of windows behind what reads them.
+    attention = over_whole_contexts(
+        GroupedAttention,
+        "QNN",
+        "use model.local_global_attention=[0] with contexts that the window holds, or another "
+        "backend",
     )
+    # Angles of distant positions cannot be computed in the types of the NPU.
+    return attrs.evolve(ops_for(job), norm=nn.RMSNorm, rotary=RotaryTable, attention=attention)
 
 
 @hookimpl

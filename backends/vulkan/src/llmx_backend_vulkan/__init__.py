@@ -86,10 +86,20 @@ def check(job: ExportJob) -> None:
 def model_ops(job: ExportJob) -> ModelOps:
     from llmx.model.ops import ops_for
     from llmx.model.rope import RotaryTable
+    from llmx.model.whole_context import over_whole_contexts
 
     ops = attrs.evolve(
         ops_for(job), group_multiple=GROUP_MULTIPLE, quantized_linear=_quantized_linear
     )
+    if job.model.use_sdpa_with_kv_cache:
+        # The shader takes no mask.
+        attention = over_whole_contexts(
+            ops.attention,
+            "Vulkan's shader",
+            "use model.use_sdpa_with_kv_cache=false; the cache is then written outside of the "
+            "delegate",
+        )
+        ops = attrs.evolve(ops, attention=attention)
     # Angles of distant positions cannot be computed in fp16.
     return attrs.evolve(ops, rotary=RotaryTable) if job.backend.options.force_fp16 else ops
 

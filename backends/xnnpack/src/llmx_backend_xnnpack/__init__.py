@@ -64,6 +64,13 @@ class XnnpackOptions:
         default=False,
         metadata={"doc": "Delegate every operator that XNNPACK has, not only matrix products."},
     )
+    dynamic_quant_first: bool = field(
+        default=False,
+        metadata={
+            "doc": "Partition in two passes: layers with 8-bit activations, then the rest, as the "
+            "older tool does; more and smaller subgraphs."
+        },
+    )
     enable_bf16: bool = field(
         default=False,
         metadata={"doc": "Delegate bf16 operators; the device's CPU must have bf16 arithmetic."},
@@ -138,15 +145,9 @@ def _delegates_products(job: ExportJob) -> bool:
 
 @hookimpl
 def partitioners(job: ExportJob) -> Sequence[Any]:
-    from llmx_backend_xnnpack.operators import operators
-    from llmx_backend_xnnpack.partitioner import SparingPartitioner
+    from llmx_backend_xnnpack.partitioner import passes
 
-    chosen = job.backend.options
-    return [
-        SparingPartitioner(
-            configs=operators(extended=chosen.extended_ops), enable_bf16=chosen.enable_bf16
-        )
-    ]
+    return passes(job.backend.options)
 
 
 @hookimpl

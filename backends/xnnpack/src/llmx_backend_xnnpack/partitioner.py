@@ -9,12 +9,19 @@ The spec is an internal of ExecuTorch; ``tests/backends/test_xnnpack_internals.p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec, PartitionResult
 from torch.export import ExportedProgram
 from torch.fx import Node
+
+from llmx_backend_xnnpack.operators import operators
+
+if TYPE_CHECKING:
+    from llmx_backend_xnnpack import XnnpackOptions
 
 ONE_PASS = CompileSpec("dqlinear_partitioner", b"")
 DEQUANTIZATIONS = frozenset(
@@ -66,6 +73,22 @@ class SparingPartitioner(XnnpackPartitioner):  # type: ignore[misc]
                 specs = [*spec.compile_specs, ONE_PASS]
                 result.partition_tags[tag] = DelegationSpec(spec.backend_id, specs)
         return result
+
+
+def passes(options: XnnpackOptions) -> Sequence[SparingPartitioner]:
+    """One partitioner for all operators, or one for layers with 8-bit activations before it."""
+    bf16 = options.enable_bf16
+    everything = SparingPartitioner(
+        configs=operators(extended=options.extended_ops), enable_bf16=bf16
+    )
+    if not options.dynamic_quant_first:
+        return [everything]
+    dynamic = SparingPartitioner(
+        configs=operators(extended=False),
+        config_precisions=ConfigPrecisionType.DYNAMIC_QUANT,
+        enable_bf16=bf16,
+    )
+    return [dynamic, everything]
 
 
 def _constants(program: ExportedProgram) -> frozenset[str]:

@@ -53,3 +53,30 @@ def require_weights_inside(job: ExportJob, backend: str) -> None:
             f"{backend} keeps weights within the program, so that {name} would stay without",
             remedy="leave export.foundation_weights_file and export.lora_weights_file out",
         )
+
+
+def require_own_formats(job: ExportJob, backend: str, instead: str) -> None:
+    """For a backend that rounds weights by ``instead``, a key and its value.
+
+    Raises:
+        ConfigError: the layers are to be rounded before it.
+    """
+    if job.quantization.qmode is not None:
+        raise ConfigError(
+            f"{backend} has its own weight formats, not "
+            f"quantization.qmode={job.quantization.qmode}",
+            remedy=f"use {instead} and quantization.qmode=none",
+        )
+
+
+def require_fp32(model: ModelOptions, backend: str, computes: str) -> None:
+    """For a backend that is given fp32, and ``computes``, in words, in what it has.
+
+    Raises:
+        ConfigError: the model is of another float type.
+    """
+    if model.dtype_override != "fp32":
+        raise ConfigError(
+            f"{backend} takes a model in fp32, not in {model.dtype_override}",
+            remedy=f"use model.dtype_override=fp32; {computes}",
+        )

@@ -7,6 +7,15 @@ from typing import Any
 
 from attrs import frozen
 
+ONE_LENGTH: Mapping[str, Any] = {
+    "model.use_kv_cache": True,
+    "model.use_sdpa_with_kv_cache": False,
+    "model.enable_dynamic_shape": False,
+    "export.max_seq_length": None,
+    "export.max_context_length": None,
+}
+"""Where recipes begin whose backends take inputs of one length, and PyTorch's attention."""
+
 
 @frozen
 class Recipe:

@@ -52,6 +52,13 @@ def usual_family() -> str | None:
     return None
 
 
+def write_config(folder: Path, **fields: Any) -> Path:
+    """The ``config.json`` of ``SHAPE`` in ``folder``, with other ``fields``."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**SHAPE, **fields}), encoding="utf-8")
+    return path
+
+
 def tiny_job(family: str, folder: Path, shape: Mapping[str, Any], **options: Any) -> ExportJob:
     """A job for a model of random weights; its files go to ``folder``.
 
@@ -59,10 +66,9 @@ def tiny_job(family: str, folder: Path, shape: Mapping[str, Any], **options: Any
         shape: fields of ``config.json`` beside or instead of those in ``SHAPE``.
         options: as ``ExportJob.create`` takes them.
     """
-    params = folder / "config.json"
-    params.write_text(json.dumps({**SHAPE, **shape}), encoding="utf-8")
+    params = str(write_config(folder, **shape))
     return ExportJob.create(
-        family, params=str(params), random_weights=True, output_dir=str(folder / "out"), **options
+        family, params=params, random_weights=True, output_dir=str(folder / "out"), **options
     )
 
 

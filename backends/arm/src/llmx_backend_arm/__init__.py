@@ -1,0 +1,1 @@
+"""Arm's NPUs: the backends ``ethosu``, ``tosa`` and ``vgf``, which lower by way of TOSA."""
