@@ -31,6 +31,9 @@ ETHOSU = {
     "calibration_limit": 1,
     "calibration_seq_length": 8,
 }
+SIXTEEN_BITS = {
+    "backend.ethosu.target": "ethos-u65-256", "pt2e_quantize": "ethosu_16a8w",
+}  # fmt: skip
 TOSA_LEAVES = {
     "aten_add_tensor", "aten_arange_start_step", "aten_embedding_default", "aten_ge_tensor",
     "aten_index_put_default", "aten_unsqueeze_copy_default", "getitem",
@@ -42,7 +45,8 @@ TOSA_LEAVES = {
 def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Records of tiny exports, made in an environment with Arm's packages."""
     folder = tmp_path_factory.mktemp("arm")
-    exports = with_families({"ethosu": ETHOSU}, backend="tosa", recipe="default")
+    ethosu = {"ethosu": ETHOSU, "ethosu, 16 bits": {**ETHOSU, **SIXTEEN_BITS}}
+    exports = with_families(ethosu, backend="tosa", recipe="default")
     return exported(environment(folder, "--no-deps", *PACKAGES), folder, exports)
 
 
@@ -53,8 +57,11 @@ def test_tosa_has_all_arithmetic_of_a_model(family: str, manifests: dict[str, An
     assert {row["operator"] for row in delegation["operators"] if row["other"]} <= TOSA_LEAVES
 
 
-def test_an_ethos_u_has_every_matrix_product_in_integers(manifests: dict[str, Any]) -> None:
-    manifest = manifests["ethosu"]
+@pytest.mark.parametrize("name", ["ethosu", "ethosu, 16 bits"])
+def test_an_ethos_u_has_every_matrix_product_in_integers(
+    name: str, manifests: dict[str, Any]
+) -> None:
+    manifest = manifests[name]
     rows = {row["operator"]: row for row in manifest["delegation"]["operators"]}
     products = [each for each in rows if any(word in each for word in ("linear", "mm", "matmul"))]
     assert products
