@@ -24,6 +24,8 @@ TOKENS = torch.randint(128, (1, 40), generator=torch.Generator().manual_seed(5))
 
 class TestXnnpack(BackendConformance):
     backend = "xnnpack"
+    # Plain attention leaves masks and the cache's rows to ExecuTorch's kernels.
+    delegated = 0.2
     exports = MappingProxyType(
         {
             "8da4w": {},
