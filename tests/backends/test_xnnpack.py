@@ -24,14 +24,11 @@ TOKENS = torch.randint(128, (1, 40), generator=torch.Generator().manual_seed(5))
 
 class TestXnnpack(BackendConformance):
     backend = "xnnpack"
-    # Plain attention leaves masks and the cache's rows to ExecuTorch's kernels.
-    delegated = 0.2
     exports = MappingProxyType(
         {
             "8da4w": {},
             "8da4w, two passes": TWO_PASSES,
             "fp32": FLOAT,
-            "fp32, plain attention": {**FLOAT, "use_sdpa_with_kv_cache": False},
             "fp32, single tokens": {**FLOAT, "enable_dynamic_shape": False},
             "fp32, full logits": {**FLOAT, "generate_full_logits": True},
             "fp16": {**FLOAT, "dtype_override": "fp16"},
@@ -64,6 +61,13 @@ class TestXnnpack(BackendConformance):
     def test_past_the_context_is_an_error(self, llmx_lowered: Lowered) -> None:
         with pytest.raises(LlmxError):
             llmx_lowered.program()(TOKENS[:, :10], torch.tensor([60]))
+
+
+class TestPlainAttention(TestXnnpack):
+    # Masks and the cache's rows are left to ExecuTorch's kernels.
+    delegated = 0.2
+    exports = MappingProxyType({"fp32": {**FLOAT, "use_sdpa_with_kv_cache": False}})
+    refusals = MappingProxyType({})
 
 
 def _outside(delegation: dict[str, Any]) -> dict[str, int]:
