@@ -24,6 +24,16 @@ def in_layer(target: str, layer: int) -> str:
     return LAYER.sub(rf"layers.{layer}.\2", target)
 
 
+def without_parts(target: str) -> str:
+    """The name of the tensor that ``target`` is, or that it is a part of."""
+    match = LAYER.fullmatch(target)
+    inner = None if match is None else INNER.fullmatch(match[2])
+    if match is None or inner is None:
+        return target
+    path, weight, _ = inner.groups()
+    return f"layers.{match[1]}.{path}.{weight}" if path else f"layers.{match[1]}.{weight}"
+
+
 def tensor_of(layers: Sequence[nn.Module], target: str) -> Tensor | None:
     """The tensor that ``layers.N.…`` names; ``None`` if there is none."""
     match = LAYER.fullmatch(target)

@@ -104,7 +104,7 @@ def _stored(blueprint: Blueprint, model: nn.Module, prefix: str = "") -> tuple[i
 
 
 def _lowered(blueprint: Blueprint, job: ExportJob) -> int:
-    """Bytes of what is lowered: all, or the ends of the model and its first layers."""
+    """Bytes of what is lowered: all, or the ends of the model and the template's layers."""
     model = blueprint.model
     _, whole = _stored(blueprint, model)
     repeats = job.export.replicate_layers and job.quantization.pt2e_quantize is None
@@ -117,8 +117,11 @@ def _lowered(blueprint: Blueprint, job: ExportJob) -> int:
     if template is None:
         return whole
     layers: Any = model.layers
-    further = list(enumerate(layers))[template.layers :]
-    return whole - sum(_stored(blueprint, each, f"layers.{at}")[1] for at, each in further)
+    return whole - sum(
+        _stored(blueprint, each, f"layers.{at}")[1]
+        for at, each in enumerate(layers)
+        if at not in template.chosen
+    )
 
 
 def forecast_in_float(blueprint: Blueprint) -> Forecast:

@@ -15,7 +15,7 @@ from llmx.lower.capture import capture, example_inputs
 from llmx.lower.program import lower, with_program
 from llmx.lower.record import carry_record
 from llmx.lower.replicate import replicate
-from llmx.lower.template import IrregularError, Template, template_of
+from llmx.lower.template import IrregularError, Template, UnprovenError, template_of
 from llmx.progress import Stages
 from llmx.report.reasons import partitioners_heard
 from llmx.spool import Spool
@@ -29,7 +29,7 @@ def lower_layers(
     spool: Spool,
     stages: Stages,
 ) -> EdgeProgramManager:
-    """Lower the first layers and repeat them; where that cannot be done, lower all and say why.
+    """Lower a few layers and repeat them; where that cannot be done, lower all and say why.
 
     Raises:
         LoweringError: the model cannot be traced or lowered.
@@ -40,7 +40,13 @@ def lower_layers(
                 raise IrregularError("quantizing the graph made one piece of it")
             template = template_of(model)
             if template is not None:
-                return _repeat(template, model, job, backend, constant_methods, spool, stages)
+                try:
+                    return _repeat(template, model, job, backend, constant_methods, spool, stages)
+                except UnprovenError:
+                    longer = template_of(model, least=len(template.chosen) + 1)
+                    if longer is None:
+                        raise
+                    return _repeat(longer, model, job, backend, constant_methods, spool, stages)
         except IrregularError as reason:
             stages.note(f"each layer is lowered by itself: {reason}")
     return _lower(model, job, backend, constant_methods, stages)

@@ -22,6 +22,8 @@ Content: TypeAlias = bytes | FileBackedData
 DelegateData = Callable[[nn.Module], Mapping[str, tuple[str, bytes]] | None]
 Role = tuple[str, str]
 """Name of a module within its layer, and what of it (weight, scale, …)."""
+Roles = frozenset[tuple[int, Role]]
+"""Whose a datum is: how many layers after the delegate's own, and what of it."""
 
 
 @frozen
@@ -106,47 +108,44 @@ def _words(module: LoweredBackendModule, places: Sequence[tuple[int, int]]) -> m
     return memoryview(payload).cast("I")
 
 
-def roles_of_pair(
-    first: LoweredBackendModule, second: LoweredBackendModule, period: int, data: LayerData
-) -> list[frozenset[tuple[int, Role]]]:
-    """What each key of ``second`` is, ``first`` being the same ``period`` layers earlier.
+def roles_of(
+    modules: Sequence[tuple[LoweredBackendModule, int]], data: LayerData, chosen: Sequence[int]
+) -> list[Roles]:
+    """What each key is in the payloads of delegates that are the same but for their layers.
 
-    An empty set is a constant that all layers share.
+    Args:
+        modules: each with the place of its layer in the template.
+        chosen: layers of the whole model by their places in the template.
+
+    Returns:
+        for every key, in order: whose datum it is, layers counted from the delegate's own. Empty
+        for a constant that all layers share.
 
     Raises:
         IrregularError: a key changes from layer to layer and no layer owns it.
     """
-    roles = []
-    for (_, before), (_, after) in zip(keys_in_order(first), keys_in_order(second), strict=True):
-        earlier = data.owners.get(before, frozenset())
-        fitting = frozenset(
-            (layer, role)
-            for layer, role in data.owners.get(after, frozenset())
-            if (layer - period, role) in earlier
+    found = []
+    for keys in zip(*([key for _, key in keys_in_order(each)] for each, _ in modules), strict=True):
+        places = [place for _, place in modules]
+        roles = frozenset.intersection(
+            *(_near(key, place, data, chosen) for key, place in zip(keys, places, strict=True))
         )
-        if not fitting and before != after:
+        if not roles and len(set(keys)) > 1:
             raise IrregularError("the backend does not say how its payloads refer to weights")
-        roles.append(fitting)
-    return roles
+        found.append(roles)
+    return found
 
 
-def roles_in_layers(
-    module: LoweredBackendModule, layers: range, data: LayerData
-) -> list[frozenset[tuple[int, Role]]]:
-    """What each key of ``module`` is, as far as one of ``layers`` owns it."""
-    return [
-        frozenset(each for each in data.owners.get(key, frozenset()) if each[0] in layers)
-        for _, key in keys_in_order(module)
-    ]
+def _near(key: str, place: int, data: LayerData, chosen: Sequence[int]) -> Roles:
+    owners = data.owners.get(key, frozenset())
+    steps = {chosen[place + step]: step for step in (-1, 0, 1) if 0 <= place + step < len(chosen)}
+    return frozenset((steps[layer], role) for layer, role in owners if layer in steps)
 
 
 def rekeyed(
-    module: LoweredBackendModule,
-    roles: Sequence[frozenset[tuple[int, Role]]],
-    shift: int,
-    data: LayerData,
+    module: LoweredBackendModule, roles: Sequence[Roles], layer: int, data: LayerData
 ) -> LoweredBackendModule:
-    """A copy of ``module`` for the weights ``shift`` layers further on.
+    """A copy of ``module`` for the weights of ``layer`` of the whole model.
 
     Raises:
         IrregularError: a key stands for several weights that differ there.
@@ -159,13 +158,13 @@ def rekeyed(
     for (position, key), owners in zip(keys_in_order(module), roles, strict=True):
         entry = output.pte_data[key]
         content = output.buffers[entry.buffer_index]
-        wanted = {data.key(layer + shift, role) for layer, role in owners} or {key}
+        wanted = {data.key(layer + step, role) for step, role in owners} or {key}
         if len(wanted) > 1:
             raise IrregularError("one datum stands for several weights that differ elsewhere")
         (new_key,) = wanted
         if owners:
-            layer, role = next(iter(owners))
-            content = data.content(layer + shift, role)
+            step, role = next(iter(owners))
+            content = data.content(layer + step, role)
         if len(new_key) != len(key):
             raise IrregularError("keys of different lengths cannot be exchanged")
         payload[position : position + len(key)] = new_key.encode()

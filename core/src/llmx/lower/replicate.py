@@ -1,18 +1,18 @@
-"""Lower a few layers and repeat the middle ones: equal layers lower to equal programs.
+"""Lower a few layers and repeat them: equal layers lower to equal programs.
 
-A template of three layers is lowered, or more if several kinds of layers take turns. Its graph is
-a prefix, two runs of nodes that are the same but for the layers that they belong to (the *units*,
-each of one *period* of layers), and a suffix. The second unit is copied for every further period,
-with those layers' caches and parameters as inputs and their weights in the delegates' payloads.
+The graph of a lowered template is divided into segments, one for each of its layers. Every layer of
+the whole model becomes a copy of the segment that it repeats, with its own caches and parameters as
+inputs and its own weights in the delegates' payloads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
-from attrs import define, field, frozen
+from attrs import define, field
 from executorch.exir.delegate import executorch_call_delegate
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import Tensor, nn
@@ -25,20 +25,16 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.fx import Graph, Node
-from torch.utils import _pytree as pytree
+from torch.fx.node import map_arg
 
+from llmx.lower.correspondence import form
 from llmx.lower.eager_tensor import in_layer, layer_of, tensor_of
-from llmx.lower.labels import relabel
-from llmx.lower.payload import (
-    DelegateData,
-    LayerData,
-    rekeyed,
-    roles_in_layers,
-    roles_of_pair,
-    same_but_for_keys,
-)
-from llmx.lower.settle import same_value, settle
+from llmx.lower.labels import HANDLE, relabel
+from llmx.lower.ownership import Ownership
+from llmx.lower.payload import DelegateData, LayerData, Roles, rekeyed
+from llmx.lower.segments import Segments, segments_of
 from llmx.lower.template import IrregularError, Template
+from llmx.lower.unseen import require_all_seen
 from llmx.spool import Spool
 
 
@@ -49,349 +45,293 @@ def replicate(
     delegate_data: DelegateData,
     spool: Spool,
 ) -> ExportedProgram:
-    """The lowered program of all ``layers``, from that of the first ones.
+    """The lowered program of all ``layers``, from that of the few in ``template``.
 
     Args:
-        program: the lowered ``template``; it is taken apart.
-        layers: all layers of the eager model, the template's first.
+        program: the lowered ``template``.
+        layers: all layers of the eager model.
         delegate_data: the backend's hook.
         spool: where the payloads' weights wait until the program is written.
 
     Raises:
-        IrregularError: the template's layers did not lower to the same program; nothing is lost
-            but the template.
+        IrregularError: the template's layers did not lower to the same program.
     """
     data = LayerData.collect(layers, delegate_data, spool)
-    settle(program)
-    return _Replication(program, template.period, template.layers, layers, data).run()
-
-
-@frozen
-class _Units:
-    """Positions of the two units in the list of nodes: [start, middle) and [middle, end)."""
-
-    start: int
-    length: int
-
-    @property
-    def middle(self) -> int:
-        return self.start + self.length
-
-    @property
-    def end(self) -> int:
-        return self.start + 2 * self.length
+    return _Replication(program, template, layers, data).run()
 
 
 @define
 class _Replication:
     program: ExportedProgram
-    period: int
-    lowered: int
-    """How many layers the template has."""
+    template: Template
     layers: Sequence[nn.Module]
     data: LayerData
-    nodes: list[Node] = field(init=False)
-    position: dict[Node, int] = field(init=False)
-    targets: dict[str, str] = field(init=False)
-    placeholders: dict[str, Node] = field(init=False)
-    new_inputs: dict[str, list[InputSpec]] = field(factory=dict)
+    targets: Mapping[str, str] = field(init=False)
+    """What the inputs are, by their names in the template's graph."""
+    held: Mapping[str, Any] = field(init=False)
+    """The template's parameters, buffers and constants, by their names."""
+    delegates: Mapping[Node, LoweredBackendModule] = field(init=False)
+    segments: Segments = field(init=False)
+    roles: Mapping[Node, list[Roles]] = field(init=False)
+    sources: Sequence[int] = field(init=False)
+    """For every layer, the place in the template of the one that it repeats."""
+    counterparts: Mapping[int, int] = field(init=False)
+    """For places, the first one that is alike."""
+    graph: Graph = field(factory=Graph)
+    inputs: dict[str, Node] = field(factory=dict)
+    """The new graph's inputs by what they are."""
+    before: dict[Node, Node] = field(factory=dict)
+    """From the template's operators before its layers to those of the new graph."""
+    copies: list[dict[Node, Node]] = field(factory=list)
+    """For every layer, from the operators of the segment that it repeats to the new graph's."""
+    tensors: dict[str, Any] = field(factory=dict)
+    """Parameters, buffers and constants of the new program, by their names."""
 
     def __attrs_post_init__(self) -> None:
-        graph, signature = self.program.graph, self.program.graph_signature
-        self.nodes = [node for node in graph.nodes if node.op in ("call_function", "get_attr")]
-        self.position = {node: index for index, node in enumerate(self.nodes)}
+        signature, root = self.program.graph_signature, self.program.graph_module
         self.targets = {
             spec.arg.name: spec.target for spec in signature.input_specs if spec.target is not None
         }
-        by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
-        self.placeholders = {target: by_name[name] for name, target in self.targets.items()}
-
-    @property
-    def graph(self) -> Graph:
-        graph: Graph = self.program.graph
-        return graph
+        self.held = {**self.program.constants, **self.program.state_dict}
+        self.delegates = {
+            node: getattr(root, str(node.target))
+            for node in self.program.graph.nodes
+            if node.op == "get_attr"
+        }
+        self.segments = segments_of(self.program, len(self.template.chosen))
+        require_all_seen(self.program, self.template, self.layers, self.data, self.targets)
+        ownership = Ownership(
+            self.program, self.template, self.segments, self.data, self.targets, self.delegates
+        )
+        steps = ownership.steps()
+        alike = ownership.alike(steps)
+        self.sources = self.template.sources(steps, alike)
+        self.roles = ownership.roles(steps, alike)
+        self.counterparts = {place: places[0] for places in alike for place in places}
 
     def run(self) -> ExportedProgram:
-        units = self._find_units()
-        self._add_placeholders()
-        copies = self._copy_units(units)
-        self._redirect_suffix(units, copies)
-        signature = self._signature(units, copies)
+        inputs = self._add_inputs()
+        for node in self.segments.before:
+            self.before[node] = self.graph.node_copy(node, self._found_in(self.before))
+            if node in self.delegates:
+                self._attach(self.before[node], self.delegates[node])
+        for layer, handles in enumerate(self._handle_shifts()):
+            self._copy_layer(layer, handles)
+        outputs = self._add_outputs()
         self.graph.lint()
-        self.program.graph_module.recompile()
         return ExportedProgram(
             root=self.program.graph_module,
             graph=self.graph,
-            graph_signature=signature,
-            state_dict=self.program.state_dict,
+            graph_signature=ExportGraphSignature(input_specs=inputs, output_specs=outputs),
+            state_dict=self._held_in(self.program.state_dict),
             range_constraints=self.program.range_constraints,
             module_call_graph=self.program.module_call_graph,
-            constants=self.program.constants,
+            constants=self._held_in(self.program.constants),
             verifiers=[self.program.verifier],
         )
 
-    # Where the layers are in the template.
+    # Inputs: those of the template, with every layer's where the template has some layers'.
 
-    def _find_units(self) -> _Units:
-        first = self._first_use(self.lowered - 2 * self.period)
-        length = self._first_use(self.lowered - self.period) - first
-        for start in range(max(first - length + 1, 1), first + 1):
-            units = _Units(start, length)
-            if units.end <= len(self.nodes) and self._repeats(units):
-                return units
-        raise IrregularError("the layers of the lowered template do not repeat")
-
-    def _first_use(self, layer: int) -> int:
-        uses = [
-            self.position[user]
-            for target, node in self.placeholders.items()
-            if layer_of(target) == layer
-            for user in node.users
-            if user in self.position
-        ]
-        if not uses:
-            raise IrregularError(f"layer {layer} of the lowered template has no inputs of its own")
-        return min(uses)
-
-    def _repeats(self, units: _Units) -> bool:
-        return all(
-            self._corresponds(self.nodes[at], self.nodes[at + units.length], units)
-            for at in range(units.start, units.middle)
+    def _add_inputs(self) -> list[InputSpec]:
+        nodes = {node.name: node for node in self.program.graph.nodes if node.op == "placeholder"}
+        specs: list[InputSpec] = []
+        by_kind = groupby(
+            self.program.graph_signature.input_specs,
+            lambda spec: None if _layer(spec) is None else spec.kind,
         )
-
-    def _corresponds(self, first: Node, second: Node, units: _Units) -> bool:
-        if first.op != second.op:
-            return False
-        if first.op == "get_attr":
-            modules = self._module(first), self._module(second)
-            return all(isinstance(each, LoweredBackendModule) for each in modules) and (
-                same_but_for_keys(*modules)
-            )
-        if first.target != second.target:
-            return False
-        leaves, shape = pytree.tree_flatten((first.args, first.kwargs))
-        others, other_shape = pytree.tree_flatten((second.args, second.kwargs))
-        return shape == other_shape and all(
-            self._same_argument(one, other, units)
-            for one, other in zip(leaves, others, strict=True)
-        )
-
-    def _same_argument(self, one: Any, other: Any, units: _Units) -> bool:
-        if not isinstance(one, Node) or not isinstance(other, Node):
-            return type(one) is type(other) and bool(one == other)
-        if one.op == "placeholder" or other.op == "placeholder":
-            return self._same_input(one, other)
-        before, after = self.position[one], self.position[other]
-        if after < units.start:
-            return before < units.start and same_value(one, other)
-        # Within the unit, or from the one before; the first unit has the prefix before it.
-        return after == before + units.length or before < units.start <= after < units.middle
-
-    def _same_input(self, one: Node, other: Node) -> bool:
-        if one is other:
-            return True
-        first, second = self.targets.get(one.name), self.targets.get(other.name)
-        if first is None or second is None:
-            return False
-        layer = layer_of(first)
-        if layer is not None:
-            return second == in_layer(first, layer + self.period)
-        if layer_of(second) is not None:
-            return False
-        return torch.equal(self._tensor(first), self._tensor(second))
-
-    # New inputs.
-
-    def _add_placeholders(self) -> None:
-        for target, node in list(self.placeholders.items()):
-            last = layer_of(target)
-            if last is None or last < self.lowered - self.period:
+        for kind, run in by_kind:
+            if kind is None:
+                specs.extend(self._shared_input(spec, nodes[spec.arg.name]) for spec in run)
                 continue
-            spec = self._spec(target)
-            holder = self._holder(target)
-            if not torch.equal(holder[target], self._eager_tensor(target)):
-                raise IrregularError(f"{target} was changed while it was lowered")
-            after, added = node, []
-            for layer in range(last + self.period, len(self.layers), self.period):
-                new_target = in_layer(target, layer)
-                with self.graph.inserting_after(after):
-                    new = self.graph.placeholder(node.name.replace(f"_{last}_", f"_{layer}_", 1))
-                new.meta = dict(node.meta)
-                holder[new_target] = _as(holder[target], self._eager_tensor(new_target))
-                added.append(
-                    InputSpec(
-                        kind=spec.kind,
-                        arg=TensorArgument(name=new.name),
-                        target=new_target,
-                        persistent=spec.persistent,
-                    )
+            by_place: dict[int, list[InputSpec]] = {}
+            for spec in run:
+                by_place.setdefault(_layer(spec) or 0, []).append(spec)
+            for layer, place in enumerate(self.sources):
+                specs.extend(
+                    self._layer_input(spec, nodes[spec.arg.name], place, layer)
+                    for spec in by_place.get(place, ())
                 )
-                self.placeholders[new_target] = new
-                self.targets[new.name] = new_target
-                after = new
-            self.new_inputs[target] = added
+        return specs
 
-    def _spec(self, target: str) -> InputSpec:
-        specs = self.program.graph_signature.input_specs
-        found: InputSpec = next(spec for spec in specs if spec.target == target)
-        return found
+    def _shared_input(self, spec: InputSpec, node: Node) -> InputSpec:
+        if spec.target is not None and spec.target in self.held:
+            self.tensors[spec.target] = self.held[spec.target]
+        self.inputs[spec.target or node.name] = self.graph.node_copy(node)
+        return spec
 
-    def _holder(self, target: str) -> dict[str, Any]:
-        named: dict[str, Any] = self.program.state_dict
-        lifted: dict[str, Any] = self.program.constants
-        return named if target in named else lifted
+    def _layer_input(self, spec: InputSpec, node: Node, place: int, layer: int) -> InputSpec:
+        assert spec.target is not None
+        target = in_layer(spec.target, layer)
+        example = self.held[spec.target]
+        if not torch.equal(
+            example, self._eager(in_layer(spec.target, self.template.chosen[place]))
+        ):
+            raise IrregularError(f"{spec.target} was changed while it was lowered")
+        self.tensors[target] = _as(example, self._eager(target))
+        made = self.graph.placeholder(node.name.replace(f"_{place}_", f"_{layer}_", 1))
+        made.meta = dict(node.meta)
+        self.inputs[target] = made
+        return InputSpec(
+            kind=spec.kind,
+            arg=TensorArgument(name=made.name),
+            target=target,
+            persistent=spec.persistent,
+        )
 
-    def _tensor(self, target: str) -> Tensor:
-        tensor: Tensor = self._holder(target)[target]
-        return tensor
+    def _held_in(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        """The new tensors that belong where the template's are."""
+        roles = {in_layer(name, 0) for name in example}
+        return {name: each for name, each in self.tensors.items() if in_layer(name, 0) in roles}
 
-    def _eager_tensor(self, target: str) -> Tensor:
+    def _eager(self, target: str) -> Tensor:
         tensor = tensor_of(self.layers, target)
         if tensor is None:
             raise IrregularError(f"{target} is no tensor of the eager model")
         return tensor
 
-    def _module(self, node: Node) -> Any:
-        return getattr(self.program.graph_module, str(node.target))
+    # Layers.
 
-    # Copies of the second unit, and the suffix behind them.
+    def _copy_layer(self, layer: int, handles: int) -> None:
+        place = self.sources[layer]
+        made: dict[Node, Node] = {}
+        known = {**self.before, **self._taken(layer)}
+        for node in self._segment(layer):
+            copy = self.graph.node_copy(node, self._found_in(known, place, layer))
+            relabel(copy, layer - place, handles)
+            if node in self.delegates:
+                for step in {step for each in self.roles[node] for step, _ in each}:
+                    self._neighbour(place, layer, step)
+                module = rekeyed(self.delegates[node], self.roles[node], layer, self.data)
+                self._attach(copy, module)
+            made[node] = known[node] = copy
+        self.copies.append(made)
 
-    def _copy_units(self, units: _Units) -> list[Mapping[Node, Node]]:
-        """For every further period, which node of the second unit became which new one."""
-        template = self.nodes[units.middle : units.end]
-        roles = {
-            node: roles_of_pair(
-                self._module(self.nodes[self.position[node] - units.length]),
-                self._module(node),
-                self.period,
-                self.data,
-            )
-            for node in template
-            if node.op == "get_attr"
-        }
-        previous: Mapping[Node, Node] = {node: node for node in template}
-        copies: list[Mapping[Node, Node]] = []
-        further = len(self.layers) - self.lowered
-        for shift in range(self.period, further + 1, self.period):
-            made: dict[Node, Node] = {}
-            with self.graph.inserting_before(self._suffix_start(units)):
-                for node in template:
-                    made[node] = self._copy(node, shift, units, made, previous)
-                    if node in roles:
-                        self._attach(made[node], self._module(node), roles[node], shift)
-            copies.append(made)
-            previous = made
-        return copies
+    def _segment(self, layer: int) -> Sequence[Node]:
+        """What a layer repeats; of the template's last one without the end of the model."""
+        nodes = self.segments.layers[self.sources[layer]]
+        if layer == len(self.layers) - 1:
+            return nodes
+        return nodes[: len(self.segments.layers[self._counterpart(layer)])]
 
-    def _copy(
-        self,
-        node: Node,
-        shift: int,
-        units: _Units,
-        made: Mapping[Node, Node],
-        previous: Mapping[Node, Node],
-    ) -> Node:
-        def replaced(argument: Node) -> Node:
-            if argument.op == "placeholder":
-                return self._shifted_input(argument, shift)
-            at = self.position[argument]
-            if at >= units.middle:
-                return made[argument]
-            if at >= units.start:
-                return previous[self.nodes[at + units.length]]
-            return argument
+    def _counterpart(self, layer: int) -> int:
+        """The first place that is like the one that a layer repeats."""
+        return self.counterparts.get(self.sources[layer], self.sources[layer])
 
-        copy = self.graph.node_copy(node, replaced)
-        relabel(copy, shift, shift // self.period * self._stride(units))
-        return copy
+    def _handed_on(self, layer: int) -> list[Node]:
+        """What the layer after ``layer`` takes of it, in the segment that it repeats."""
+        other = self._counterpart(layer)
+        there = self.segments.layers[other]
+        nodes = self._segment(layer)
+        return [nodes[there.index(each)] for each in self.segments.handed_on[other]]
 
-    def _stride(self, units: _Units) -> int:
-        """By how much debug handles grow from one period to the next."""
-        for at in range(units.start, units.middle):
-            first, second = self.nodes[at], self.nodes[at + units.length]
-            if first.target is not executorch_call_delegate and "debug_handle" in first.meta:
-                return int(second.meta["debug_handle"]) - int(first.meta["debug_handle"])
-        return 0
+    def _taken(self, layer: int) -> dict[Node, Node]:
+        """From what a layer's segment takes of those before it to what there is in their places."""
+        if layer == 0:
+            return {}
+        wanted = self.segments.handed_on[self.sources[layer] - 1]
+        there = self._handed_on(layer - 1)
+        if [form(each) for each in wanted] != [form(each) for each in there]:
+            raise IrregularError("layers of one kind take different things from others")
+        lasting = {node: self.copies[0][node] for node in self.segments.lasting}
+        copies = self.copies[-1]
+        return lasting | {node: copies[other] for node, other in zip(wanted, there, strict=True)}
 
-    def _shifted_input(self, node: Node, shift: int) -> Node:
-        target = self.targets.get(node.name)
-        layer = None if target is None else layer_of(target)
-        if target is None or layer is None:
-            return node
-        return self.placeholders[in_layer(target, layer + shift)]
+    def _found_in(
+        self, known: Mapping[Node, Node], place: int = 0, layer: int = 0
+    ) -> Callable[[Node], Node]:
+        """How an operator of the layer at a place finds its arguments when it becomes one of
+        ``layer``."""
 
-    def _attach(self, node: Node, module: Any, roles: Any, shift: int) -> None:
-        """Give a get_attr node a module of its own, under the node's name as tools expect it."""
-        setattr(self.program.graph_module, node.name, rekeyed(module, roles, shift, self.data))
+        def found(argument: Node) -> Node:
+            if argument.op != "placeholder":
+                return known[argument]
+            target = self.targets.get(argument.name)
+            owner = None if target is None else layer_of(target)
+            if target is None or owner is None:
+                return self.inputs[target or argument.name]
+            return self.inputs[in_layer(target, self._neighbour(place, layer, owner - place))]
+
+        return found
+
+    def _neighbour(self, place: int, layer: int, step: int) -> int:
+        """The layer that is to ``layer`` what the one ``step`` further is in the template."""
+        kinds, found = self.template.kinds, layer + step
+        if not 0 <= found < len(kinds) or kinds[found] != kinds[self.template.chosen[place + step]]:
+            raise IrregularError("a layer has weights of others than elsewhere")
+        return found
+
+    def _attach(self, node: Node, module: LoweredBackendModule) -> None:
+        """Give a get_attr node its module, under the node's name as tools expect it."""
+        setattr(self.program.graph_module, node.name, module)
         node.target = node.name
 
-    def _suffix_start(self, units: _Units) -> Node:
-        if units.end < len(self.nodes):
-            return self.nodes[units.end]
-        return self.graph.output_node()
+    def _handle_shifts(self) -> Iterator[int]:
+        """By how much every layer's debug handles are above those of its segment.
 
-    def _redirect_suffix(self, units: _Units, copies: Sequence[Mapping[Node, Node]]) -> None:
-        last, shift = copies[-1], len(copies) * self.period
+        As if all layers had been numbered in one graph.
+        """
+        firsts = [self._first_handle(place) for place in range(len(self.template.chosen))]
+        at = firsts[0]
+        for place in self.sources:
+            yield at - firsts[place]
+            if place + 1 < len(firsts):
+                at += firsts[place + 1] - firsts[place]
 
-        def replaced(argument: Node) -> Node:
-            if argument.op == "placeholder":
-                return self._shifted_input(argument, shift)
-            if self.position[argument] >= units.end:
-                return argument
-            if units.start <= self.position[argument] < units.middle:
-                raise IrregularError("the end of the model reaches back over more than a period")
-            return last.get(argument, argument)
+    def _first_handle(self, place: int) -> int:
+        for node in self.segments.layers[place]:
+            if node.target is not executorch_call_delegate and HANDLE in node.meta:
+                return int(node.meta[HANDLE])
+        return 0
 
-        for node in self.nodes[units.end :]:
-            if node.op == "get_attr":
-                module = self._module(node)
-                last_period = range(self.lowered - self.period, self.lowered)
-                roles = roles_in_layers(module, last_period, self.data)
-                self._attach(node, module, roles, shift)
-            else:
-                relabel(node, shift, len(copies) * self._stride(units))
-                node.args = torch.fx.map_arg(node.args, replaced)
-                node.kwargs = torch.fx.map_arg(node.kwargs, replaced)
+    # Outputs.
 
-    # The signature of the whole.
-
-    def _signature(
-        self, units: _Units, copies: Sequence[Mapping[Node, Node]]
-    ) -> ExportGraphSignature:
-        old = self.program.graph_signature
-        inputs: list[InputSpec] = []
-        for spec in old.input_specs:
-            inputs.append(spec)
-            inputs.extend(self.new_inputs.get(spec.target or "", ()))
-        outputs: list[tuple[OutputSpec, Any]] = []
-        output = self.graph.output_node()
+    def _add_outputs(self) -> list[OutputSpec]:
+        output = self.program.graph.output_node()
         values: Any = output.args[0]
-        for spec, value in zip(old.output_specs, values, strict=True):
-            outputs.extend(self._outputs(spec, value, units, copies))
-        output.args = (tuple(value for _, value in outputs),)
-        return ExportGraphSignature(input_specs=inputs, output_specs=[spec for spec, _ in outputs])
+        pairs = list(zip(self.program.graph_signature.output_specs, values, strict=True))
+        specs: list[OutputSpec] = []
+        made: list[Any] = []
+        for of_layers, run in groupby(pairs, lambda pair: _changed_layer(pair[0]) is not None):
+            changed = list(run)
+            for spec, value in self._changed(changed) if of_layers else self._given(changed):
+                specs.append(spec)
+                made.append(value)
+        self.graph.output(tuple(made)).meta = dict(output.meta)
+        return specs
 
-    def _outputs(
-        self, spec: OutputSpec, value: Any, units: _Units, copies: Sequence[Mapping[Node, Node]]
-    ) -> Iterator[tuple[OutputSpec, Any]]:
-        layer = layer_of(spec.target) if spec.target else None
-        at = self.position.get(value, -1)
-        if spec.kind is not OutputKind.BUFFER_MUTATION or layer is None:
-            yield spec, copies[-1].get(value, value)
-            return
-        assert spec.target is not None
-        if at >= units.end:
-            yield _mutation(value, in_layer(spec.target, layer + len(copies) * self.period)), value
-            return
-        yield spec, value
-        if at >= units.middle:
-            for number, made in enumerate(copies, start=1):
-                later = in_layer(spec.target, layer + number * self.period)
-                yield _mutation(made[value], later), made[value]
+    def _given(self, pairs: Sequence[tuple[OutputSpec, Any]]) -> Iterator[tuple[OutputSpec, Any]]:
+        """Outputs that belong to no layer: of the last one, or of what is before all."""
+        made = {**self.before, **self.copies[-1]}
+        known = self._found_in(made)
+        for spec, value in pairs:
+            if isinstance(value, Node) and value.op != "placeholder" and value not in made:
+                raise IrregularError("a layer in the middle gives an output of the model")
+            new = map_arg(value, known)
+            arg = TensorArgument(name=new.name) if isinstance(new, Node) else spec.arg
+            yield OutputSpec(spec.kind, arg, spec.target), new
+
+    def _changed(self, pairs: Sequence[tuple[OutputSpec, Any]]) -> Iterator[tuple[OutputSpec, Any]]:
+        """Every layer's buffers that a call changes."""
+        for layer, place in enumerate(self.sources):
+            for spec, value in pairs:
+                if _changed_layer(spec) != place:
+                    continue
+                if value not in self.copies[layer]:
+                    raise IrregularError(f"{spec.target} is changed outside of its layer")
+                new = self.copies[layer][value]
+                assert spec.target is not None
+                target = in_layer(spec.target, layer)
+                yield OutputSpec(spec.kind, TensorArgument(name=new.name), target), new
 
 
-def _mutation(value: Node, target: str) -> OutputSpec:
-    return OutputSpec(OutputKind.BUFFER_MUTATION, TensorArgument(name=value.name), target)
+def _layer(spec: InputSpec) -> int | None:
+    return None if spec.target is None else layer_of(spec.target)
+
+
+def _changed_layer(spec: OutputSpec) -> int | None:
+    if spec.kind is not OutputKind.BUFFER_MUTATION or spec.target is None:
+        return None
+    return layer_of(spec.target)
 
 
 def _as(example: Any, tensor: Tensor) -> Tensor:
