@@ -116,12 +116,33 @@ def test_a_template_has_each_pair_of_kinds(kinds: str, chosen: list[int]) -> Non
     template = template_of(model_of(kinds))
     assert template is not None
     assert template.chosen == chosen
+    pairs = {kinds[at : at + 2] for at in range(len(kinds) - 1)}
     there = "".join(kinds[at] for at in chosen)
-    for steps in ({0}, {0, 1}, {-1, 0}):
-        sources = template.sources(steps)
-        assert len(sources) == len(kinds)
-        for layer in range(2, len(kinds) - 1):
-            assert all(there[sources[layer] + step] == kinds[layer + step] for step in steps)
+    assert {there[at : at + 2] for at in range(len(there) - 1)} == pairs
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_layers_repeat_one_with_the_same_neighbour(step: int) -> None:
+    kinds = "aabaabaaaaaba"
+    template = template_of(model_of(kinds))
+    assert template is not None
+    there = "".join(kinds[at] for at in template.chosen)
+    places = range(1, len(there) - 1)
+    alike = [
+        [place for place in places if (there[place], there[place + step]) == pair]
+        for pair in {(there[place], there[place + step]) for place in places}
+    ]
+    sources = template.sources({0, step}, alike)
+    assert len(sources) == len(kinds)
+    for layer in range(2, len(kinds) - 1):
+        source = sources[layer]
+        assert (there[source], there[source + step]) == (kinds[layer], kinds[layer + step])
+
+
+def test_a_longer_template_can_be_asked_for() -> None:
+    longer = template_of(model_of("aaaaaa"), least=4)
+    assert longer is not None
+    assert longer.chosen == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("kinds", ["a", "aa", "aaa", "abab", "aabaa", "abcdef"])
