@@ -76,5 +76,8 @@ def _recipes(recipes: Iterable[tuple[str, Recipe]]) -> Iterator[str]:
     for name, recipe in recipes:
         yield f"\nThe recipe `{name}`: {recipe.doc}\n\n```yaml"
         for key, value in recipe.settings.items():
-            yield f"{key}: {_default(value).strip('`')}"
+            if isinstance(value, list):
+                yield yaml.safe_dump({key: value}, sort_keys=False).strip()
+            else:
+                yield f"{key}: {_default(value).strip('`')}"
         yield "```"

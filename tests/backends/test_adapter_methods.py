@@ -95,7 +95,6 @@ def test_a_method_that_is_not_there_is_named_with_those_that_are(artifact: Artif
         ("forward", "expected a list of mappings"),
         ([{"name": "forward"}], "method_name that is an identifier"),
         ([{"method_name": "forward", "lora": "a"}], "unknown key multimethod.methods.lora"),
-        ([{"method_name": "forward", "export_seq_len": 1}], "prompts of any length"),
     ],
 )
 def test_what_is_no_method(given: Any, message: str) -> None:

@@ -20,6 +20,16 @@ ONE_PIECE = {"calibration_limit": 1}
 EXPORTS = {
     "float": {},
     "4 bits": {"pt2e_quantize": "openvino_4wo", **ONE_PIECE},
+    "4 bits, AWQ": {
+        "pt2e_quantize": "openvino_4wo",
+        "backend.openvino.openvino_awq": True,
+        **ONE_PIECE,
+    },
+    "4 bits, scales estimated": {
+        "pt2e_quantize": "openvino_4wo",
+        "backend.openvino.openvino_scale_estimation": True,
+        **ONE_PIECE,
+    },
     "8 bits": {"pt2e_quantize": "openvino_8wo", **ONE_PIECE},
 }
 COMMON = {"backend": "openvino", "recipe": "float"}
@@ -49,7 +59,10 @@ def test_a_program_is_delegated_whole_and_computes_what_the_model_does(
     assert all(each["passed"] for each in checks.values())
 
 
-@pytest.mark.parametrize(("name", "bits"), [("4 bits", 4), ("8 bits", 8)])
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [("4 bits", 4), ("4 bits, AWQ", 4), ("4 bits, scales estimated", 4), ("8 bits", 8)],
+)
 def test_bits_are_in_the_account(name: str, bits: int, manifests: dict[str, Any]) -> None:
     modules = manifests[name]["weights"]["modules"]
     # nncf leaves the head at 8 bits, and the embedding.

@@ -29,7 +29,7 @@ OLDER_NAMES = {
     "vulkan": {"vulkan_8w"},
     "ethosu": {"ethosu_8a8w", "ethosu_16a8w"},
     "qnn": {"qnn_16a4w", "qnn_16a16w", "qnn_8a8w"},
-    "coreml": {"coreml_baseline_8a_c8w", "coreml_baseline_8a_c4w"},
+    "coreml": {"coreml_8a_c8w", "coreml_baseline_8a_c8w", "coreml_baseline_8a_c4w"},
 }
 
 
@@ -146,12 +146,17 @@ def test_two_ways_to_quantize_linear_layers_contradict() -> None:
         )
 
 
-def test_a_program_computes_what_its_quantized_graph_does(tiny_export: Any) -> None:
+@pytest.mark.parametrize(
+    ("quantizer", "bits"), [("xnnpack_dynamic", 8), ("xnnpack_dynamic_qc4", 4)]
+)
+def test_a_program_computes_what_its_quantized_graph_does(
+    quantizer: str, bits: int, tiny_export: Any
+) -> None:
     artifact = tiny_export(
-        backend="xnnpack", recipe="float", config=ONE_LAYER, pt2e_quantize="xnnpack_dynamic_qc4"
+        backend="xnnpack", recipe="float", config=ONE_LAYER, pt2e_quantize=quantizer
     )
     weights = artifact.manifest["weights"]["modules"]
-    assert {each["bits"] for each in weights if each["kind"] == "linear"} == {4}
+    assert {each["bits"] for each in weights if each["kind"] == "linear"} == {bits}
     # Prefill at position 0 finds the caches empty: calibration left nothing in them.
     checks = {each["name"]: each for each in artifact.manifest["checks"]}
     assert checks["prefill equals eager"]["figure"] < 0.05

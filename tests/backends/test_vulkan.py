@@ -19,6 +19,7 @@ class TestVulkan(BackendConformance):
         {
             "8da4w, dynamic": {"recipe": "default"},
             "4w, static": {"recipe": "weight-only", "enable_dynamic_shape": False},
+            "fp32, static": {"recipe": "float", "enable_dynamic_shape": False},
             "fp16": {"recipe": "float", "backend.vulkan.force_fp16": True},
             "pt2e 8w": {"recipe": "float", "pt2e_quantize": "vulkan_8w", "calibration_limit": 1},
         }

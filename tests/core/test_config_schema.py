@@ -13,7 +13,6 @@ from llmx.config import (
     ExportJob,
     ExportOptions,
     ModelOptions,
-    MultimethodOptions,
     QuantizationOptions,
     load_job,
 )
@@ -78,7 +77,7 @@ def test_every_option_is_documented():
     ("section", "options", "key"),
     [
         ("model", ModelOptions(static_quantize_kv_cache=True), "static_quantize_kv_cache"),
-        ("multimethod", MultimethodOptions(share_mutable_buffers=True), "share_mutable_buffers"),
+        ("model", ModelOptions(use_moe_quantized_op=True), "use_moe_quantized_op"),
     ],
 )
 def test_options_that_are_not_there_yet_are_refused(section, options, key):

@@ -125,6 +125,10 @@ class BackendDefaults:
         return ()
 
     @default
+    def joins_methods(self) -> bool:
+        return False
+
+    @default
     def program_config(self, job: ExportJob) -> ExecutorchBackendConfig:
         from llmx.lower.program import default_program_config
 

@@ -185,6 +185,14 @@ class BackendSpec(Protocol):
         """
 
     @hookspec(firstresult=True)
+    def joins_methods(self, job: ExportJob) -> bool:
+        """Whether methods are lowered at once, so that delegates may share what they hold.
+
+        When: at lowering, for a program with several methods. Core's default is no: each is
+        lowered by itself, and named data of equal keys are stored once.
+        """
+
+    @hookspec(firstresult=True)
     def program_config(self, job: ExportJob) -> ExecutorchBackendConfig:
         """How the edge program becomes an ExecuTorch program.
 

@@ -61,7 +61,7 @@ def integer_ops(job: ExportJob) -> ModelOps:
     from llmx.model.ops import ops_for
     from llmx.model.rope import RotaryTable
 
-    ops = attrs.evolve(ops_for(job), norm=nn.RMSNorm, rotary=RotaryTable)
+    ops = attrs.evolve(ops_for(job), norm=nn.RMSNorm, rotary=RotaryTable, integer_weights=False)
     return attrs.evolve(ops, attention=GroupedAttention) if job.model.use_kv_cache else ops
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from llmx.config import ExportJob
     from llmx.model.ops import ModelOps
 
-OLDEST_WITH_STATE = 18
+OLDEST_WITH_STATE = OLDEST_WITH_4_BITS = OLDEST_WITH_FUNCTIONS = 18
+PIECE = 64  # tokens
 Units = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 FLOAT = {
     **ONE_LENGTH,
@@ -30,6 +31,19 @@ RECIPES = {
         {**FLOAT, "backend.coreml.quantize": "b4w"},
     ),
     "float": Recipe("iOS 18 and the Neural Engine: fp16 weights, the KV cache as state.", FLOAT),
+    "prefill": Recipe(
+        f"As default, with a method prefill for pieces of {PIECE} tokens; the KV cache outside.",
+        {
+            **FLOAT,
+            "backend.coreml.quantize": "b4w",
+            "backend.coreml.enable_state": False,
+            "multimethod.methods": [
+                {"method_name": "forward"},
+                {"method_name": "prefill", "export_seq_len": PIECE},
+            ],
+            "multimethod.share_mutable_buffers": True,
+        },
+    ),
 }
 
 
@@ -88,10 +102,10 @@ def check(job: ExportJob) -> None:
                 remedy=f"use backend.coreml.ios={OLDEST_WITH_STATE}, "
                 f"or backend.coreml.{name}=false",
             )
-    if chosen.quantize == "b4w" and chosen.ios < OLDEST_WITH_STATE:
+    if chosen.quantize is not None and chosen.ios < OLDEST_WITH_4_BITS:
         raise ConfigError(
-            f"Core ML has weights in blocks from iOS {OLDEST_WITH_STATE} on, not {chosen.ios}",
-            remedy="use backend.coreml.quantize=c4w, or backend.coreml.ios=18",
+            f"Core ML has weights in 4 bits from iOS {OLDEST_WITH_4_BITS} on, not {chosen.ios}",
+            remedy=f"use backend.coreml.quantize=none, or backend.coreml.ios={OLDEST_WITH_4_BITS}",
         )
     if chosen.quantize is not None and job.quantization.pt2e_quantize is not None:
         raise ConfigError(
@@ -102,18 +116,50 @@ def check(job: ExportJob) -> None:
     require_own_formats(job, "Core ML", "backend.coreml.quantize=b4w")
     require_one_length(model, "Core ML")
     require_plain_attention(model, "Core ML")
-    require_weights_inside(job, "Core ML")
+    require_weights_inside(job, "Core ML", methods_of_one_model=True)
+    _check_methods(job)
     # coremltools reads the state of an fp16 model as fp32, and then finds that it does not fit.
     require_fp32(model, "Core ML", "the program computes in fp16 all the same")
 
 
+def _check_methods(job: ExportJob) -> None:
+    """Several methods become functions of one Core ML model, with its weights in common."""
+    chosen, methods = job.backend.options, job.multimethod.methods
+    if len(methods) < 2:
+        return
+    if chosen.ios < OLDEST_WITH_FUNCTIONS:
+        raise ConfigError(
+            f"Core ML has models with several functions from iOS {OLDEST_WITH_FUNCTIONS} on, "
+            f"not {chosen.ios}",
+            remedy=f"use backend.coreml.ios={OLDEST_WITH_FUNCTIONS}, or one method",
+        )
+    # ExecuTorch's delegate makes a state when it loads a function:
+    # https://github.com/pytorch/executorch/blob/v1.5.1/backends/apple/coreml/runtime/delegate/ETCoreMLModel.mm
+    if chosen.enable_state:
+        raise ConfigError(
+            "backend.coreml.enable_state: ExecuTorch gives each method a state of its own, so that "
+            "none would know what another has read",
+            remedy="use backend.coreml.enable_state=false, as the recipe prefill has it",
+        )
+
+
+@hookimpl
+def joins_methods(job: ExportJob) -> bool:
+    return True
+
+
 @hookimpl
 def model_ops(job: ExportJob) -> ModelOps:
+    from llmx.config.methods import prefill_of
     from llmx.model.ops import ops_for
     from llmx.model.rope import RotaryTable
+    from llmx_backend_coreml.attention import PieceAttention
 
     # Angles of distant positions cannot be computed in fp16.
-    return attrs.evolve(ops_for(job), rotary=RotaryTable)
+    ops = attrs.evolve(ops_for(job), rotary=RotaryTable, integer_weights=False)
+    if prefill_of(job.multimethod.methods) is None:
+        return ops
+    return attrs.evolve(ops, attention=PieceAttention)
 
 
 @hookimpl

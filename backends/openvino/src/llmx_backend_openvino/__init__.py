@@ -87,7 +87,7 @@ def model_ops(job: ExportJob) -> ModelOps:
     from llmx.model.ops import ops_for
 
     # OpenVINO computes in bf16 where the CPU does, and the delegate takes no option against it.
-    return attrs.evolve(ops_for(job), arithmetic=torch.bfloat16)
+    return attrs.evolve(ops_for(job), arithmetic=torch.bfloat16, integer_weights=False)
 
 
 @hookimpl

@@ -111,7 +111,13 @@ def model_ops(job: ExportJob) -> ModelOps:
         "backend",
     )
     # Angles of distant positions cannot be computed in the types of the NPU.
-    return attrs.evolve(ops_for(job), norm=nn.RMSNorm, rotary=RotaryTable, attention=attention)
+    return attrs.evolve(
+        ops_for(job),
+        norm=nn.RMSNorm,
+        rotary=RotaryTable,
+        attention=attention,
+        integer_weights=False,
+    )
 
 
 @hookimpl

@@ -37,13 +37,19 @@ def require_plain_attention(model: ModelOptions, backend: str) -> None:
         )
 
 
-def require_weights_inside(job: ExportJob, backend: str) -> None:
+def require_weights_inside(
+    job: ExportJob, backend: str, *, methods_of_one_model: bool = False
+) -> None:
     """For a backend whose delegates hold their weights themselves: methods would share none.
+
+    ``methods_of_one_model``: they do where they differ in the lengths of calls alone.
 
     Raises:
         ConfigError: the program is to have several, or to leave its weights to other files.
     """
-    if len(job.multimethod.methods) > 1:
+    methods = job.multimethod.methods
+    one_model = all(each.lora_config is None for each in methods)
+    if len(methods) > 1 and not (methods_of_one_model and one_model):
         raise ConfigError(
             f"methods of a program would share no weights with {backend}",
             remedy="export one program per adapter, with --adapter",

@@ -10,7 +10,7 @@ import attrs
 from llmx.config.context_checks import check_context
 from llmx.config.data_files import check_data_files, has_data_files
 from llmx.config.methods import KEY as METHODS
-from llmx.config.methods import check_methods
+from llmx.config.methods import check_lengths, check_methods
 from llmx.config.sizes import bytes_in
 from llmx.errors import ConfigError
 from llmx.names import did_you_mean
@@ -79,7 +79,18 @@ def _check_methods(job: ExportJob) -> None:
     methods = job.multimethod.methods
     check_methods(methods)
     if not methods:
+        if job.multimethod.share_mutable_buffers:
+            raise ConfigError(
+                f"multimethod.share_mutable_buffers is about several methods, and {METHODS} has "
+                "none",
+                remedy="leave it out",
+            )
         return
+    check_lengths(
+        methods,
+        dynamic=job.model.enable_dynamic_shape,
+        shared_state=job.multimethod.share_mutable_buffers,
+    )
     for each in methods:
         if each.lora_config is not None:
             _check_adapter_type(each.lora_config, f"{METHODS}.lora_config")

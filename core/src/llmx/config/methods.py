@@ -1,4 +1,4 @@
-"""``multimethod.methods``: one program with a method for each adapter."""
+"""``multimethod.methods``: one program with a method for each adapter, or length of calls."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from llmx.names import did_you_mean
 KEY = "multimethod.methods"
 FORWARD = "forward"
 """What runners call unless they are told otherwise."""
+PREFILL = "get_prefill_method"
+"""A program's method that tells which other one reads prompts, where ``forward`` takes one token.
+"""
 
 
 @frozen(kw_only=True)
@@ -24,7 +27,8 @@ class Method:
     Attributes:
         method_name: what it is called by.
         lora_config: the adapter that it computes with; ``None`` is the model as it is.
-        export_seq_len: accepted as ``None`` only, since a method takes prompts of any length.
+        export_seq_len: tokens of each of its calls, where shapes are static; ``None`` is what
+            the job says of all calls.
     """
 
     method_name: str
@@ -54,12 +58,14 @@ def _method(value: Any) -> Method:
     for key in value:
         if key not in fields:
             raise ConfigError(f"unknown key {KEY}.{key}{did_you_mean(str(key), fields)}")
-    if value.get("export_seq_len") is not None:
-        raise ConfigError(
-            f"{KEY}.export_seq_len of {name}: a method takes prompts of any length",
-            remedy="leave it out, and see export.max_seq_length",
-        )
-    return Method(method_name=name, lora_config=parse_adapter(value.get("lora_config")))
+    length = value.get("export_seq_len")
+    if length is not None and (not isinstance(length, int) or length < 1):
+        raise ConfigError(f"{KEY}.export_seq_len of {name} is {length!r}; it is a number of tokens")
+    return Method(
+        method_name=name,
+        lora_config=parse_adapter(value.get("lora_config")),
+        export_seq_len=length,
+    )
 
 
 def check_methods(methods: Sequence[Method]) -> None:
@@ -75,3 +81,47 @@ def check_methods(methods: Sequence[Method]) -> None:
             f"{KEY} has no {FORWARD}, which is what runners call",
             remedy=f"add {{method_name: {FORWARD}}}",
         )
+
+
+def check_lengths(methods: Sequence[Method], *, dynamic: bool, shared_state: bool) -> None:
+    """Raise :class:`ConfigError` for lengths of calls that no program has.
+
+    Args:
+        dynamic: whether calls may have any length.
+        shared_state: whether a method knows what another one was given.
+    """
+    longer = [each for each in methods if each.export_seq_len is not None]
+    if longer and dynamic:
+        raise ConfigError(
+            f"{KEY}.export_seq_len of {longer[0].method_name}: calls have any length",
+            remedy="use model.enable_dynamic_shape=false, or leave it out",
+        )
+    longer = [each for each in longer if each.export_seq_len != 1]
+    for each in longer:
+        if each.method_name == FORWARD:
+            raise ConfigError(
+                f"{KEY}.export_seq_len of {FORWARD} is {each.export_seq_len}: runners call it "
+                "with one token",
+                remedy="use 1, and another method for the prompt",
+            )
+        if each.lora_config is not None:
+            raise ConfigError(
+                f"{KEY}: {each.method_name} has an adapter and calls of {each.export_seq_len} "
+                "tokens",
+                remedy="merge the adapter with base.lora_config, or leave export_seq_len out",
+            )
+    if len(longer) > 1:
+        raise ConfigError(
+            f"{KEY}: {' and '.join(each.method_name for each in longer)} both read prompts",
+            remedy="leave one of them out",
+        )
+    if longer and not shared_state:
+        raise ConfigError(
+            f"{KEY}: nobody else would know what {longer[0].method_name} has read",
+            remedy="add multimethod.share_mutable_buffers=true",
+        )
+
+
+def prefill_of(methods: Sequence[Method]) -> Method | None:
+    """The method that reads prompts in pieces of more than one token, where shapes are static."""
+    return next((each for each in methods if (each.export_seq_len or 1) > 1), None)

@@ -233,15 +233,14 @@ class MultimethodOptions:
 
     methods: Sequence[Any] = option(
         (),
-        "Methods of the program, each with or without an adapter (method_name, lora_config); "
-        "weights that they share are stored once.",
+        "Methods of the program, each with or without an adapter (method_name, lora_config), or "
+        "with calls of a length of its own (export_seq_len).",
         converter=parse_methods,
     )
     share_mutable_buffers: bool = option(
         False,
-        "One KV cache for all methods.",
-        unsupported="leave it out; each method remembers what it was given itself",
-    )
+        "One KV cache for all methods, where the runtime shares its memory among them.",
+    )  # fmt: skip
 
 
 @frozen

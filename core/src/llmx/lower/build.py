@@ -13,6 +13,8 @@ from llmx.checkpoint import IntegerWeight, WeightMap, apply_stored, plan
 from llmx.checkpoint.lora import LoraCheckpoint
 from llmx.config import ExportJob
 from llmx.config.context_checks import attention_sinks
+from llmx.config.methods import FORWARD
+from llmx.config.schema import QuantizationOptions
 from llmx.errors import CheckpointError, ConfigError
 from llmx.lower.adapter import kept_beside, merged
 from llmx.lower.source import Source
@@ -121,7 +123,7 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
         tied=tied,
         shared=shared,
         schemes=schemes,
-        imports=import_rules(job.quantization.imported, ops),
+        imports=import_rules(job.quantization, ops),
         tensors=vocabulary.cut(tensors, tied=params.tied_embeddings),
         beside=adapters.pop(None, {}),
         methods={name: each for name, each in adapters.items() if name is not None},
@@ -141,10 +143,11 @@ def build_options(job: ExportJob, vocabulary: Vocabulary) -> BuildOptions:
     """What the job, whose lengths are resolved, asks of the model."""
     assert job.export.max_context_length is not None
     assert job.export.max_seq_length is not None
+    fixed = max((each.export_seq_len or 1 for each in job.multimethod.methods), default=1)
     return BuildOptions(
         dtype=DTYPES[job.model.dtype_override],
         max_context_length=job.export.max_context_length,
-        longest_call=job.export.max_seq_length if job.model.enable_dynamic_shape else 1,
+        longest_call=job.export.max_seq_length if job.model.enable_dynamic_shape else fixed,
         windows=job.model.local_global_attention or (),
         sinks=attention_sinks(job.model),
         inputs=vocabulary.inputs,
@@ -199,6 +202,14 @@ def variants(blueprint: Blueprint) -> Mapping[str, nn.Module]:
     }
 
 
+def methods_of(
+    job: ExportJob, model: nn.Module, adapted: Mapping[str, nn.Module]
+) -> Mapping[str, nn.Module]:
+    """What each method computes: ``model``, or the ``adapted`` one of its name."""
+    plain = {each.method_name: model for each in job.multimethod.methods}
+    return {FORWARD: model, **plain, **adapted}
+
+
 def adapter_record(name: str, added: LowRank, dtype: torch.dtype) -> WeightRecord:
     """The account of one layer's adapter."""
     elements = added.down.numel() + added.up.numel()
@@ -231,10 +242,24 @@ def _adapters(
     return by_layer
 
 
-def import_rules(mode: str, ops: ModelOps) -> ImportRules:
-    """What the backend's kernels hold, within what ``quantization.imported`` asks for."""
+def import_rules(quantization: QuantizationOptions, ops: ModelOps) -> ImportRules:
+    """What the backend's kernels hold, within what ``quantization.imported`` asks for.
+
+    Raises:
+        ConfigError: it asks for integers, and what comes after takes floats.
+    """
+    mode, quantizer = quantization.imported, quantization.pt2e_quantize
+    floats = None if ops.integer_weights else "the backend takes floats, and rounds them by itself"
+    if quantizer is not None:
+        floats = f"{quantizer} rounds floats"
+    if mode == "keep" and floats is not None:
+        raise ConfigError(
+            f"quantization.imported=keep: {floats}",
+            remedy="leave it out; the checkpoint's integers become floats first",
+        )
+    refused = "quantization.imported=requantize" if mode == "requantize" else floats
     return ImportRules(
-        refused="quantization.imported=requantize" if mode == "requantize" else None,
+        refused=refused,
         linears=ops.integer_linears,
         group_multiple=ops.group_multiple,
         int8_groups=ops.int8_groups,

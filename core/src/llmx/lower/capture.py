@@ -13,14 +13,14 @@ TRACED_LENGTH = 8
 
 
 def example_inputs(
-    *, kv_cache: bool, dynamic: bool, max_seq_length: int
+    *, kv_cache: bool, dynamic: bool, max_seq_length: int, fixed: int = 1
 ) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Dim] | None, ...] | None]:
     """Inputs of ``forward`` as the runner passes them, and which dimensions vary.
 
-    tokens is [1, S] int64 with S up to ``max_seq_length`` (1 if not dynamic: the runner then
-    feeds the prompt token by token); with a KV cache, input_pos [1] int64 follows.
+    tokens is [1, S] int64 with S up to ``max_seq_length``, or ``fixed`` if not dynamic (1: the
+    runner feeds the prompt token by token); with a KV cache, input_pos [1] int64 follows.
     """
-    length = min(TRACED_LENGTH, max_seq_length) if dynamic else 1
+    length = min(TRACED_LENGTH, max_seq_length) if dynamic else fixed
     tokens = torch.zeros(1, length, dtype=torch.int64)
     inputs = (tokens, torch.zeros(1, dtype=torch.int64)) if kv_cache else (tokens,)
     if not dynamic:

@@ -6,6 +6,8 @@ import attrs
 
 from llmx.config import ExportJob
 from llmx.config.context_checks import SINK_KEY, WINDOWS_KEY, attention_sinks
+from llmx.config.methods import KEY as METHODS
+from llmx.config.methods import prefill_of
 from llmx.errors import ConfigError
 from llmx.model.params import DecoderParams, LongRope, Sinks
 
@@ -36,6 +38,13 @@ def resolve_lengths(job: ExportJob, params: DecoderParams) -> ExportJob:
                 remedy=f"use at most {params.max_position}, or endless texts by "
                 f"{SINK_KEY}=4,{min(AUTOMATIC_CONTEXT, params.max_position) - 4}",
             )
+    prefill = prefill_of(job.multimethod.methods)
+    if prefill is not None and (prefill.export_seq_len or 1) >= context:
+        raise ConfigError(
+            f"{METHODS}.export_seq_len of {prefill.method_name} is {prefill.export_seq_len}, which "
+            f"leaves no room in a context of {context} tokens",
+            remedy="use fewer tokens, or a longer export.max_context_length",
+        )
     windows = _windows(job, params)
     sequence = lengths.max_seq_length
     if sequence is None:

@@ -14,8 +14,8 @@ from llmx.config.data_files import has_data_files
 from llmx.errors import LoweringError
 from llmx.hookspecs import BackendSpec
 from llmx.lower.data_files import moved_out, require_files
-from llmx.lower.layers import lower_layers
-from llmx.lower.program import finish_with_plan, joined
+from llmx.lower.layers import lower_layers, lower_whole
+from llmx.lower.program import finish_with_plan, joined, with_shared_state
 from llmx.lower.shared_data import store_once
 from llmx.lower.side_files import write_side_files
 from llmx.progress import Stages
@@ -44,17 +44,27 @@ def lower_to_file(
     Raises:
         LoweringError: the model cannot be lowered, or the backend took no part of it.
     """
-    edge = joined(
-        {
-            name: lower_layers(model, job, backend, constant_methods, spool, stages)
-            for name, model in models.items()
-        }
-    )
+    lengths = {each.method_name: each.export_seq_len or 1 for each in job.multimethod.methods}
+    lengths = {name: lengths.get(name, 1) for name in models}
+    if len(models) > 1 and backend.joins_methods(job=job):
+        edge = lower_whole(models, lengths, job, backend, constant_methods, stages)
+    else:
+        edge = joined(
+            {
+                name: lower_layers(
+                    model, job, backend, constant_methods, spool, stages, lengths[name]
+                )
+                for name, model in models.items()
+            }
+        )
     delegation = count_delegation(edge.exported_program().graph_module)
     if backend.partitioners(job=job):
-        _require_delegation(delegation, job)
+        for name in models:
+            _require_delegation(count_delegation(edge.exported_program(name).graph_module), job)
     with stages.stage("emit program"):
         config = backend.program_config(job=job)
+        if job.multimethod.share_mutable_buffers:
+            config = with_shared_state(config)
         if has_data_files(job.export):
             edge, bound = moved_out(
                 edge, models, job.export, lambda module: backend.delegate_data(module=module)

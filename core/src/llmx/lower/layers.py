@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from executorch.exir import EdgeProgramManager
@@ -10,9 +11,10 @@ from torch import nn
 from torch.fx import GraphModule
 
 from llmx.config import ExportJob
+from llmx.config.methods import FORWARD
 from llmx.hookspecs import BackendSpec
 from llmx.lower.capture import capture, example_inputs
-from llmx.lower.program import lower, with_program
+from llmx.lower.program import lower_methods, with_program
 from llmx.lower.record import carry_record
 from llmx.lower.replicate import replicate
 from llmx.lower.template import IrregularError, Template, UnprovenError, template_of
@@ -28,8 +30,11 @@ def lower_layers(
     constant_methods: Mapping[str, Any],
     spool: Spool,
     stages: Stages,
+    length: int = 1,
 ) -> EdgeProgramManager:
     """Lower a few layers and repeat them; where that cannot be done, lower all and say why.
+
+    ``length`` is the number of tokens of each call, unless the job leaves that open.
 
     Raises:
         LoweringError: the model cannot be traced or lowered.
@@ -40,16 +45,26 @@ def lower_layers(
                 raise IrregularError("quantizing the graph made one piece of it")
             template = template_of(model)
             if template is not None:
+                repeat = partial(
+                    _repeat,
+                    model=model,
+                    job=job,
+                    backend=backend,
+                    constant_methods=constant_methods,
+                    spool=spool,
+                    stages=stages,
+                    length=length,
+                )
                 try:
-                    return _repeat(template, model, job, backend, constant_methods, spool, stages)
+                    return repeat(template)
                 except UnprovenError:
                     longer = template_of(model, least=len(template.chosen) + 1)
                     if longer is None:
                         raise
-                    return _repeat(longer, model, job, backend, constant_methods, spool, stages)
+                    return repeat(longer)
         except IrregularError as reason:
             stages.note(f"each layer is lowered by itself: {reason}")
-    return _lower(model, job, backend, constant_methods, stages)
+    return lower_whole({FORWARD: model}, {FORWARD: length}, job, backend, constant_methods, stages)
 
 
 def _repeat(
@@ -60,8 +75,11 @@ def _repeat(
     constant_methods: Mapping[str, Any],
     spool: Spool,
     stages: Stages,
+    length: int,
 ) -> EdgeProgramManager:
-    edge = _lower(template.model, job, backend, constant_methods, stages)
+    edge = lower_whole(
+        {FORWARD: template.model}, {FORWARD: length}, job, backend, constant_methods, stages
+    )
     with stages.stage("repeat layers"):
         layers = list(model.layers)
         program = replicate(
@@ -78,29 +96,48 @@ def _repeat(
         return whole
 
 
-def _lower(
-    model: nn.Module,
+def lower_whole(
+    models: Mapping[str, nn.Module],
+    lengths: Mapping[str, int],
     job: ExportJob,
     backend: BackendSpec,
     constant_methods: Mapping[str, Any],
     stages: Stages,
 ) -> EdgeProgramManager:
-    assert job.export.max_seq_length is not None
-    inputs, dynamic_shapes = example_inputs(
-        kv_cache=job.model.use_kv_cache,
-        dynamic=job.model.enable_dynamic_shape,
-        max_seq_length=job.export.max_seq_length,
-    )
+    """Lower models as they are, a method each, at once: what their delegates share is the backend's
+    affair.
+
+    ``lengths`` are the tokens of each call, unless the job leaves that open.
+
+    Raises:
+        LoweringError: a model cannot be traced or lowered.
+    """
     with stages.stage("torch.export"):
-        captured = capture(model, inputs, dynamic_shapes)
+        captured = {
+            name: capture(model, *_inputs(job, lengths[name])) for name, model in models.items()
+        }
     partitioners = backend.partitioners(job=job)
     with stages.stage("lower"), partitioners_heard() as reasons:
-        edge = lower(
+        edge = lower_methods(
             captured,
             partitioners,
-            backend.edge_passes(job=job, program=captured),
+            {
+                name: backend.edge_passes(job=job, program=program)
+                for name, program in captured.items()
+            },
             constant_methods,
             generate_etrecord=job.debug.generate_etrecord,
         )
-    reasons.annotate(edge.exported_program(), partitioners)
+    for name in models:
+        reasons.annotate(edge.exported_program(name), partitioners)
     return edge
+
+
+def _inputs(job: ExportJob, length: int) -> Any:
+    assert job.export.max_seq_length is not None
+    return example_inputs(
+        kv_cache=job.model.use_kv_cache,
+        dynamic=job.model.enable_dynamic_shape,
+        max_seq_length=job.export.max_seq_length,
+        fixed=length,
+    )

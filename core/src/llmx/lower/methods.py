@@ -7,6 +7,7 @@ from typing import Any
 
 from llmx.checkpoint import TokenIds
 from llmx.config import ExportJob
+from llmx.config.methods import PREFILL, prefill_of
 from llmx.model.params import DecoderParams
 from llmx.pte.data_files import announced
 
@@ -32,6 +33,9 @@ def constant_methods(
     }
     if tokens.bos is not None:
         methods["get_bos_id"] = tokens.bos
+    prefill = prefill_of(job.multimethod.methods)
+    if prefill is not None:
+        methods[PREFILL] = prefill.method_name
     methods |= announced(
         {"foundation": job.export.foundation_weights_file, "lora": job.export.lora_weights_file}
     )

@@ -22,10 +22,10 @@ from llmx.cache.programs import copy_program, keep_program
 from llmx.checkpoint import Checkpoint
 from llmx.config import ExportJob
 from llmx.config.data_files import data_names, has_data_files
-from llmx.config.methods import FORWARD
+from llmx.config.methods import FORWARD, prefill_of
 from llmx.detect import described
 from llmx.errors import LoweringError
-from llmx.lower.build import draw, variants
+from llmx.lower.build import draw, methods_of, variants
 from llmx.lower.bundle import published_tokenizer, write_tokenizer
 from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.forecast import MemoryRule
@@ -60,7 +60,7 @@ from llmx.report.manifest import (
     versions,
 )
 from llmx.report.page import write_page
-from llmx.run.parity import check_parity, parity_bound
+from llmx.run.parity import check_parity, check_prefill, parity_bound
 from llmx.run.tokenizer import load_tokenizer
 from llmx.spool import Spool, spool_beside
 from llmx.verify.finding import Finding
@@ -261,9 +261,12 @@ def _check(
         int8_activations=blueprint.int8_activations
         or any(each.kept and each.kind == "linear" for each in written.records),
     )
+    models = methods_of(job, blueprint.model, variants(blueprint))
+    prefill = prefill_of(job.multimethod.methods)
     checks = [
         check
-        for method, model in {FORWARD: blueprint.model, **variants(blueprint)}.items()
+        for method, model in models.items()
+        if prefill is None or method != prefill.method_name
         for check in check_parity(
             program,
             model,
@@ -276,6 +279,16 @@ def _check(
             method=method,
         )
     ]
+    if prefill is not None:
+        checks += check_prefill(
+            program,
+            models[FORWARD],
+            spool,
+            bound=bound,
+            method=prefill.method_name,
+            length=prefill.export_seq_len or 1,
+            vocabulary=blueprint.vocabulary.readable,
+        )
     _require(checks)
     further = check_quickly(program, bound=bound)
     _require(further)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -34,14 +35,33 @@ def lower(
     *,
     generate_etrecord: bool = False,
 ) -> EdgeProgramManager:
+    """``lower_methods`` of one that is called ``forward``."""
+    return lower_methods(
+        {FORWARD: program},
+        partitioners,
+        {FORWARD: edge_passes},
+        constant_methods,
+        generate_etrecord=generate_etrecord,
+    )
+
+
+def lower_methods(
+    programs: Mapping[str, ExportedProgram],
+    partitioners: Sequence[Any],
+    edge_passes: Mapping[str, Sequence[Any]],
+    constant_methods: Mapping[str, Any],
+    *,
+    generate_etrecord: bool = False,
+) -> EdgeProgramManager:
     """Edge dialect with the partitioners' parts delegated and the metadata methods attached.
 
+    ``programs`` are its methods, by name, and ``edge_passes`` what is done to each before.
     With ``generate_etrecord``, it keeps a copy of the program as it was before delegation.
     """
     try:
         return to_edge_transform_and_lower(
-            program,
-            transform_passes=list(edge_passes),
+            dict(programs),
+            transform_passes={name: list(passes) for name, passes in edge_passes.items()},
             partitioner=list(partitioners),
             constant_methods=dict(constant_methods),
             compile_config=COMPILE_CONFIG,
@@ -87,6 +107,16 @@ def default_program_config() -> ExecutorchBackendConfig:
         memory_planning_pass=MemoryPlanningPass(),
         sym_shape_eval_pass=ConstraintBasedSymShapeEvalPass(),
         run_reinplace_pass=True,
+    )
+
+
+def with_shared_state(config: ExecutorchBackendConfig) -> ExecutorchBackendConfig:
+    """The same, with state of the same name at the same place in all methods.
+
+    They have one state then, if the runtime gives them the same memory.
+    """
+    return dataclasses.replace(
+        config, memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True)
     )
 
 

@@ -14,8 +14,7 @@ from llmx.cache.codes import remembered
 from llmx.cache.keys import skeleton_key, toolchain
 from llmx.config import ExportJob
 from llmx.config.data_files import has_data_files
-from llmx.config.methods import FORWARD
-from llmx.lower.build import Blueprint, fill, variants
+from llmx.lower.build import Blueprint, fill, methods_of, variants
 from llmx.lower.calibrate import calibration_of
 from llmx.lower.captured import write_captured
 from llmx.lower.forecast import GIGA, MemoryRule, forecast
@@ -111,7 +110,7 @@ def write_program(
     with stages.stage("prepare lowering"):
         from llmx.lower.emit import lower_to_file
     facts = lower_to_file(
-        {FORWARD: lowered, **further},
+        methods_of(job, lowered, further),
         job,
         plugins.backend,
         constant_methods,
@@ -120,7 +119,13 @@ def write_program(
         stages,
         path,
     )
-    if job.quantization.pt2e_quantize is not None or further or has_data_files(job.export):
+    several = len(job.multimethod.methods) > 1
+    if (
+        job.quantization.pt2e_quantize is not None
+        or further
+        or several
+        or has_data_files(job.export)
+    ):
         # Its integers come of graph and texts, not of one weight after the other; and kept
         # programs have one method and hold all their weights.
         return Written(blueprint, records, facts, False, expected.peak)

@@ -79,6 +79,8 @@ class ModelOps:
     ``regroup``: how parts are put together for lowering, once they have their weights.
     ``group_multiple``: groups of less than 8 bits must be a multiple of this many input channels.
     ``int8_groups``: whether 8-bit weights may have several scales per row.
+    ``integer_weights``: whether a checkpoint's integers can stay; else the backend is given floats,
+    and rounds them by itself.
     ``integer_linears``: whether linear layers take integer weights with the model's float type.
     ``arithmetic``: a narrower float type that the device may compute in all the same.
     """
@@ -94,6 +96,7 @@ class ModelOps:
     regroup: Regrouping = as_built
     group_multiple: int = 1
     int8_groups: bool = True
+    integer_weights: bool = True
     integer_linears: bool = True
     arithmetic: torch.dtype | None = None
 

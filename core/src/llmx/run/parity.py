@@ -51,11 +51,56 @@ def check_parity(
     ``vocabulary`` has the token ids that the model reads; ``spool`` holds the model's weights.
     """
     said = "" if method == FORWARD else f"{method}: "
-    generator = torch.Generator().manual_seed(0)
     length = max(1, min(PROMPT_LENGTH, max_seq_length - DECODED))
-    drawn = torch.randint(len(vocabulary), (1, length + DECODED), generator=generator)
-    tokens = torch.tensor(vocabulary)[drawn]
+    tokens = _drawn(vocabulary, length + DECODED)
     calls = list(_calls(tokens, length, kv_cache=kv_cache, dynamic=dynamic))
+    expected = _expected(model, spool, [inputs for _, inputs in calls])
+    compiled = ProgramMethod(program, method)
+    return [
+        measured(f"{said}{name}", distance(compiled(*inputs).float(), wanted), bound)
+        for (name, inputs), wanted in zip(calls, expected, strict=True)
+    ]
+
+
+def check_prefill(
+    program: Path,
+    model: nn.Module,
+    spool: Spool,
+    *,
+    bound: float,
+    method: str,
+    length: int,
+    vocabulary: Sequence[int],
+) -> list[Finding]:
+    """Have ``method`` read a piece of ``length`` tokens, and ``forward`` the token after it.
+
+    The latter needs what the former left in the state that they share. Arguments and figures are
+    those of ``check_parity``.
+    """
+    tokens = _drawn(vocabulary, length + 1)
+    calls = [
+        (tokens[:, :length], torch.tensor([0])),
+        (tokens[:, length:], torch.tensor([length])),
+    ]
+    expected = _expected(model, spool, calls)
+    forward = ProgramMethod(program)
+    names = f"{method}: prefill equals eager", f"{method}: decode at {length} equals eager"
+    return [
+        measured(name, distance(call(*inputs).float(), wanted), bound)
+        for name, call, inputs, wanted in zip(
+            names, (forward.beside(method), forward), calls, expected, strict=True
+        )
+    ]
+
+
+def _drawn(vocabulary: Sequence[int], count: int) -> Tensor:
+    """Tokens [1, count]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.tensor(vocabulary)[torch.randint(len(vocabulary), (1, count), generator=generator)]
+
+
+def _expected(model: nn.Module, spool: Spool, calls: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    """What the eager model gives, call by call."""
     # One after the other, so that the weights are not held by both.
     # The custom operators' eager versions log every call.
     with (
@@ -64,12 +109,7 @@ def check_parity(
         large_linears_in_blocks(model),
         spool.letting_go(model),
     ):
-        expected = [model(*inputs).float() for _, inputs in calls]
-    compiled = ProgramMethod(program, method)
-    return [
-        measured(f"{said}{name}", distance(compiled(*inputs).float(), wanted), bound)
-        for (name, inputs), wanted in zip(calls, expected, strict=True)
-    ]
+        return [model(*inputs).float() for inputs in calls]
 
 
 def _calls(

@@ -7,10 +7,12 @@ from typing import Any
 
 from attrs import frozen
 
-from llmx.config.methods import FORWARD
+from llmx.config.methods import FORWARD, PREFILL
 from llmx.errors import ArtifactError
 from llmx.names import did_you_mean
 from llmx.pte import read_contents
+from llmx.pte.contents import Contents
+from llmx.pte.methods import Tensor as TensorInfo
 from llmx.quiet import stderr_captured
 from llmx.run.runtime import load_program
 
@@ -30,6 +32,8 @@ class ProgramInfo:
         rewinds: whether the KV cache has a place for every token of the context, so that a text
             can go on from any earlier token.
         method: what computes logits.
+        prefill: another method that reads pieces of ``prefill_length`` tokens into the same KV
+            cache, if there is one.
     """
 
     path: Path
@@ -42,6 +46,8 @@ class ProgramInfo:
     dynamic: bool
     rewinds: bool
     method: str = FORWARD
+    prefill: str | None = None
+    prefill_length: int = 1
 
     @property
     def any_token(self) -> int:
@@ -60,6 +66,8 @@ def read_program(path: Path, method: str = FORWARD) -> ProgramInfo:
     program = load_program(path)
     if method != FORWARD:
         _require_method(path, method)
+    contents = read_contents(path)
+    prefill, piece = _prefill(contents) if method == FORWARD else (None, 1)
     with stderr_captured():
         constants = _Constants(path, program)
         length = constants.required("get_max_seq_len")
@@ -74,8 +82,10 @@ def read_program(path: Path, method: str = FORWARD) -> ProgramInfo:
             eos_ids=frozenset(constants.all("get_eos_ids")),
             kv_cache=bool(constants.optional("use_kv_cache", True)),
             dynamic=bool(constants.optional("enable_dynamic_shape", True)),
-            rewinds=_keeps_all(path, context, method),
+            rewinds=_keeps_all(contents, context, method),
             method=method,
+            prefill=prefill,
+            prefill_length=piece,
         )
 
 
@@ -120,9 +130,19 @@ def _logits_length(program: Any, method: str) -> int:
     return int(program.method_meta(method).output_tensor_meta(0).sizes()[-1])
 
 
-def _keeps_all(path: Path, context: int, name: str) -> bool:
+def _prefill(contents: Contents) -> tuple[str | None, int]:
+    """The method that reads prompts in pieces, and how many tokens it takes."""
+    name = contents.metadata.get(PREFILL)
+    method = next((each for each in contents.methods if each.name == name), None)
+    tokens = method.inputs[0] if method is not None and method.inputs else None
+    if method is None or not isinstance(tokens, TensorInfo) or len(tokens.sizes) != 2:
+        return None, 1
+    return method.name, tokens.sizes[1]
+
+
+def _keeps_all(contents: Contents, context: int, name: str) -> bool:
     """Whether all state that is seen has a place for each token; rings and sinks have fewer."""
-    for method in read_contents(path).methods:
+    for method in contents.methods:
         if method.name == name and method.state.bytes_per_token is not None:
             return method.state.bytes == method.state.bytes_per_token * context
     return False

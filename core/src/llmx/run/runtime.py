@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,24 @@ class ProgramMethod:
     """A method of a ``.pte``, ``forward`` unless another is named, called with tensors."""
 
     def __init__(self, path: Path, name: str = FORWARD) -> None:
+        self._path = path
         # The program must outlive its method.
         self._program: Any = load_program(path)
+        self._method: Any = self._loaded(name)
+
+    def beside(self, name: str) -> ProgramMethod:
+        """Another method of the program, in the same memory: it finds the state that both have."""
+        other = copy.copy(self)
+        other._method = self._loaded(name)
+        return other
+
+    def _loaded(self, name: str) -> Any:
         with stderr_captured() as log:
             try:
-                self._method: Any = self._program.load_method(name)
+                return self._program.load_method(name)
             except RuntimeError as error:
                 raise ArtifactError(
-                    f"{path} cannot be loaded by the runtime: {last_line(log) or error}",
+                    f"{self._path} cannot be loaded by the runtime: {last_line(log) or error}",
                     remedy=EXPORT_AGAIN,
                 ) from error
 

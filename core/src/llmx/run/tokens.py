@@ -153,6 +153,8 @@ class _Remembering:
 
     def __init__(self, method: ProgramMethod, program: ProgramInfo) -> None:
         self._method = method
+        self._prefill = method if program.prefill is None else method.beside(program.prefill)
+        self._piece = program.prefill_length
         self._longest = min(program.max_seq_length, LONGEST_CALL) if program.dynamic else 1
         self._rewinds = program.rewinds
         self._cached: list[int] = []
@@ -176,8 +178,11 @@ class _Remembering:
         while (start := len(self._cached)) < len(text):
             if interrupt.requested:
                 return None
-            piece = text[start : start + self._longest]
-            logits = self._method(torch.tensor([piece]), torch.tensor([start]))
+            # A method for pieces of a prompt takes whole ones; what is left goes token by token.
+            whole = self._piece > 1 and len(text) - start >= self._piece
+            piece = text[start : start + (self._piece if whole else self._longest)]
+            method = self._prefill if whole else self._method
+            logits = method(torch.tensor([piece]), torch.tensor([start]))
             self._cached += piece
         return None if logits is None or interrupt.requested else _last(logits)
 
