@@ -25,7 +25,7 @@ BLOCK = 32
 TINY = torch.finfo(torch.float32).tiny
 MOST_VALUES = 1 << 19
 """Values of a weight that are worked on at a time."""
-SHRINKING = tuple(1.05 - 0.05 * step for step in range(10))
+SHRINKING = tuple(1.1 - 0.6 * step / 40 for step in range(40))
 """Tried scales, as parts of the one that puts a group's largest value on the last code."""
 
 
