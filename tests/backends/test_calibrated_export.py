@@ -8,8 +8,15 @@ import pytest
 import torch
 
 from llmx import Artifact, ExportJob, export
+from llmx.lower.build import draw
 from llmx.lower.calibrate import calibration_of
-from llmx.progress import Stages
+from llmx.lower.context import resolve_lengths
+from llmx.lower.mixed import with_bits_spent
+from llmx.lower.source import open_source
+from llmx.lower.tables import resolve_tables
+from llmx.plugins import load
+from llmx.progress import Silent, Stages
+from llmx.quantize.mixed import planned_bytes
 from llmx.testing.tiny import SHAPE, write_config
 
 BITS = 6.0
@@ -56,6 +63,27 @@ def test_bits_are_spent_within_the_budget(artifact: Artifact) -> None:
     assert {each["bits"] for each in linears} == {4, 8}
     assert BITS - 0.5 < weights["stored_bytes"] * 8 / weights["elements"] <= BITS
     assert any("linear layers get 8 bits" in note for note in artifact.manifest["notes"])
+
+
+def test_extra_bits_come_on_top_of_what_everything_takes(artifact: Artifact) -> None:
+    extra = 0.6
+    job = ExportJob.create(
+        "smollm2",
+        checkpoint=str(artifact.folder.parent),
+        **{"quantization.extra_bits": extra, "quantization.calibration_limit": 2},
+    )
+    plugins = load(job.base.model_class, job.backend.name)
+    source = open_source(job.base, plugins.family, Silent())
+    job = resolve_lengths(job, source.params)
+    job = resolve_tables(job, source.params, plugins.family.token_ids(checkpoint=source.checkpoint))
+    plain = draw(job, source, plugins)
+    spent = with_bits_spent(job, plain, source, None, lambda _: None, Stages())
+    before, after = (
+        planned_bytes(each.model, each.schemes, each.shared, each.dtype.itemsize)
+        for each in (plain, spent)
+    )
+    elements = artifact.manifest["weights"]["elements"]
+    assert 0 < (after - before) * 8 / elements <= extra
 
 
 def test_random_tokens_are_not_passed_off_as_text(artifact: Artifact) -> None:

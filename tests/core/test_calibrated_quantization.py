@@ -19,8 +19,10 @@ from llmx.model.params import DecoderParams, Sinks
 from llmx.quantize.account import WeightRecord
 from llmx.quantize.calibrated import Calibration
 from llmx.quantize.calibration import calibration_text, random_sequences, token_sequences
+from llmx.quantize.linear import rounded_per_token
 from llmx.quantize.load import load_weights
 from llmx.quantize.plan import Scheme
+from llmx.quantize.probing import rounded_to_int8
 from llmx.quantize.rounding import half_quadratic
 from llmx.run.tokenizer import TextTokenizer
 
@@ -184,6 +186,14 @@ def test_a_layer_is_finished_before_the_next_is_read() -> None:
         if record.name == "layers.0.feed_forward.down_proj":
             break
     assert not any(name.startswith("layers.1") for name in read)
+
+
+def test_inputs_are_rounded_as_the_device_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    strengths = torch.rand(1, 20, 1, generator=generator)
+    for offset in (-3.0, 0.0, 3.0):
+        x = torch.randn(1, 20, 64, generator=generator) * strengths + offset
+        torch.testing.assert_close(rounded_to_int8(x), rounded_per_token(x), rtol=1e-6, atol=1e-6)
 
 
 class Letters(TextTokenizer):

@@ -28,6 +28,7 @@ OURS = {
     "export.replicate_layers",
     "quantization.bits",
     "quantization.calibration_file",
+    "quantization.extra_bits",
     "quantization.head_quantize",
     "quantization.imported",
     "quantization.method",

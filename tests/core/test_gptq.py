@@ -96,7 +96,7 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
 def test_rows_do_not_depend_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     original, moments = weight(50, 64), correlated(64)
     whole = Gptq()(original, moments, Scheme(4, 32))
-    monkeypatch.setattr("llmx.quantize.gptq.MOST_ROWS", 14)
+    monkeypatch.setattr("llmx.quantize.gptq.MOST_VALUES", 14 * 64)
     parts = Gptq()(original, moments, Scheme(4, 32))
     assert (whole.dequantize() - parts.dequantize()).norm() < 1e-2 * original.norm()
 

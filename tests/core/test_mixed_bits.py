@@ -195,6 +195,8 @@ class TestOptions:
             ({"target_size": "80MB", "qmode": "int8"}, "target_size needs"),
             ({"target_size": "80MB", "bits": 4.0, "qmode": "8da4w"}, "contradicts"),
             ({"bits": 0.0, "qmode": "8da4w"}, "more than 0"),
+            ({"extra_bits": 0.3}, "extra_bits needs a quantization.qmode of few bits"),
+            ({"extra_bits": -0.3, "qmode": "8da4w"}, "extra_bits is -0.3; it must be more than 0"),
             ({"target_size": "much", "qmode": "8da4w"}, "'much', not a size"),
         ],
     )
@@ -204,3 +206,17 @@ class TestOptions:
                 base=BaseOptions(model_class="any"),
                 quantization=QuantizationOptions(**options),  # type: ignore[arg-type]
             )
+
+    @pytest.mark.parametrize(
+        ("options", "budget"),
+        [
+            ({}, None),
+            ({"extra_bits": 0.3}, "extra_bits"),
+            ({"extra_bits": 0.3, "bits": 5.0}, "bits"),
+            ({"extra_bits": 0.3, "target_size": "80MB"}, "target_size"),
+        ],
+    )
+    def test_an_absolute_budget_takes_the_place_of_a_relative_one(
+        self, options: dict[str, object], budget: str | None
+    ) -> None:
+        assert QuantizationOptions(qmode="8da4w", **options).budget == budget  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ def _needed(job: ExportJob) -> Iterator[str]:
         widths = {mode_of(quantization.qmode)[0]}
         if quantization.head_quantize is not None:
             widths.add(int(quantization.head_quantize.split(",")[0]))
-        if quantization.bits is not None or quantization.target_size is not None:
+        if quantization.budget is not None:
             widths.add(ROW_BITS)
         for bits in sorted(widths):
             yield PACK.format(bits)

@@ -225,7 +225,7 @@ def _check_method(quantization: QuantizationOptions) -> None:
         value = getattr(quantization, name)
         if value is None:
             continue
-        texts = (quantization.bits, quantization.target_size, quantization.pt2e_quantize)
+        texts = (quantization.budget, quantization.pt2e_quantize)
         if method != "gptq" and all(each is None for each in texts):
             raise ConfigError(
                 f"quantization.{name} needs a method that calibrates",
@@ -247,22 +247,23 @@ def _check_graph(quantization: QuantizationOptions) -> None:
 
 def _check_budget(quantization: QuantizationOptions) -> None:
     bits, size, qmode = quantization.bits, quantization.target_size, quantization.qmode
-    if bits is None and size is None:
-        return
     if bits is not None and size is not None:
         raise ConfigError(
             f"quantization.bits {bits:g} contradicts quantization.target_size {size}",
             remedy="leave one of them out",
         )
-    if bits is not None and bits <= 0:
-        raise ConfigError(f"quantization.bits is {bits:g}; it must be more than 0")
+    for name in ("bits", "extra_bits"):
+        value = getattr(quantization, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"quantization.{name} is {value:g}; it must be more than 0")
     if size is not None:
         bytes_in(size, "quantization.target_size")
-    if qmode is None or qmode in ("8da8w", "int8"):
+    budget = quantization.budget
+    if budget is not None and (qmode is None or qmode in ("8da8w", "int8")):
         raise ConfigError(
-            f"quantization.{'target_size' if bits is None else 'bits'} needs a "
-            "quantization.qmode of few bits, to give some layers more",
-            remedy=f"add quantization.qmode={QMODES[0]}",
+            f"quantization.{budget} needs a quantization.qmode of few bits, to give some layers "
+            "more",
+            remedy=f"add quantization.qmode={QMODES[0]}, or quantization.{budget}=none",
         )
 
 

@@ -23,7 +23,7 @@ CHECKPOINT, REVISION, PARAMS = "base.checkpoint", "base.revision", "base.params"
 QMODE = "quantization.qmode"
 FOLLOWS_QMODE = tuple(
     f"quantization.{key}"
-    for key in ("group_size", "head_quantize", "method", "bits", "target_size")
+    for key in ("group_size", "head_quantize", "method", "bits", "target_size", "extra_bits")
 )
 DEFAULT_RECIPE = "default"
 

@@ -182,6 +182,11 @@ class QuantizationOptions:
     bits: float | None = option(
         None, "Average bits per weight, scales included: layers that need it most get 8 bits."
     )
+    extra_bits: float | None = option(
+        None,
+        "Average bits per weight beyond what the other options take, where neither bits nor "
+        "target_size says how many: layers that need it most get 8 bits.",
+    )
     target_size: str | None = option(
         None, "Size of the program, e.g. 80MB: layers that need it most get 8 bits."
     )
@@ -207,6 +212,12 @@ class QuantizationOptions:
         if method == "gptq" and self.method in (None, method):
             object.__setattr__(self, "qmode", mode)
             object.__setattr__(self, "method", method)
+
+    @property
+    def budget(self) -> str | None:
+        """Which option says how many bits there are to spend: an absolute one, if there is any."""
+        names = ("bits", "target_size", "extra_bits")
+        return next((name for name in names if getattr(self, name) is not None), None)
 
 
 @frozen(kw_only=True)

@@ -50,7 +50,7 @@ def with_bits_spent(
         ConfigError: the budget is too small for any plan, or the text to measure on cannot be read.
         MemoryShortageError: ``memory`` refuses to begin.
     """
-    if job.quantization.bits is None and job.quantization.target_size is None:
+    if job.quantization.budget is None:
         return blueprint
     memory(forecast_in_float(blueprint))
     with stages.stage("measure sensitivity"):
@@ -64,7 +64,8 @@ def _schemes(
 ) -> Mapping[str, Scheme]:
     plan = blueprint.schemes
     least = planned_bytes(blueprint.model, plan, blueprint.shared, blueprint.dtype.itemsize)
-    budget = budget_of(_wanted(job, blueprint), least, _setting(job.quantization))
+    setting = _setting(job.quantization)
+    budget = budget_of(_wanted(job, blueprint, least), least, setting)
     names = candidates(blueprint.model, plan, blueprint.shared)
     model = _float_model(job, source)
     measured = [(f"text {at}", text) for at, text in enumerate(texts[:MEASURED_TEXTS], start=1)]
@@ -81,31 +82,39 @@ def _schemes(
     chosen = chosen_upgrades(upgrades, budget)
     left = sum(gain for name, gain in gains.items() if name not in chosen)
     stages.note(
-        f"{_setting(job.quantization)}: {len(chosen)} of {len(names)} linear layers get 8 bits; "
+        f"{setting}: {len(chosen)} of {len(names)} linear layers get 8 bits; "
         f"the others cause {left / (sum(gains.values()) or 1.0):.0%} of the divergence that all do"
     )
     return raised(plan, chosen, blueprint.model)
 
 
 def _setting(options: QuantizationOptions) -> str:
+    assert options.budget is not None
+    value = getattr(options, options.budget)
+    text = value if isinstance(value, str) else format(value, "g")
+    return f"quantization.{options.budget}={text}"
+
+
+def _wanted(job: ExportJob, blueprint: Blueprint, least: int) -> int:
+    """Bytes that weights may take; ``least``: those that they take with no layer above the rest."""
+    options = job.quantization
     if options.bits is not None:
-        return f"quantization.bits={options.bits:g}"
-    return f"quantization.target_size={options.target_size}"
+        return int(options.bits * _elements(blueprint) / 8)
+    if options.target_size is not None:
+        layers = len(getattr(blueprint.model, "layers", ()))
+        wanted = bytes_in(options.target_size, "quantization.target_size")
+        return wanted - PROGRAM_BYTES - layers * PROGRAM_BYTES_PER_LAYER
+    assert options.extra_bits is not None
+    return least + int(options.extra_bits * _elements(blueprint) / 8)
 
 
-def _wanted(job: ExportJob, blueprint: Blueprint) -> int:
-    """Bytes that weights may take."""
-    if job.quantization.bits is not None:
-        elements = sum(
-            parameter.numel()
-            for name, parameter in blueprint.model.named_parameters()
-            if name not in blueprint.tied.values() or not blueprint.shared
-        )
-        return int(job.quantization.bits * elements / 8)
-    assert job.quantization.target_size is not None
-    layers = len(getattr(blueprint.model, "layers", ()))
-    wanted = bytes_in(job.quantization.target_size, "quantization.target_size")
-    return wanted - PROGRAM_BYTES - layers * PROGRAM_BYTES_PER_LAYER
+def _elements(blueprint: Blueprint) -> int:
+    """How many weights there are; those of a shared table count once."""
+    return sum(
+        parameter.numel()
+        for name, parameter in blueprint.model.named_parameters()
+        if name not in blueprint.tied.values() or not blueprint.shared
+    )
 
 
 def _rounded(scheme: Scheme) -> Callable[[Tensor], Tensor]:

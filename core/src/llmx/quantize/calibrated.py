@@ -9,7 +9,7 @@ https://arxiv.org/abs/2504.02692): with a text of a few thousand tokens that fit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from llmx.quantize.account import WeightRecord
 from llmx.quantize.codes import Codes
-from llmx.quantize.gptq import Gptq, relative_output_error
+from llmx.quantize.gptq import Gptq, Moments, relative_output_error
 from llmx.quantize.plan import ROW_BITS, Scheme
 from llmx.quantize.probing import (
     arguments_of,
@@ -28,6 +28,7 @@ from llmx.quantize.probing import (
     int8_inputs,
     replaced,
 )
+from llmx.quantize.recollection import Recollection, parts_without, recollection
 from llmx.quiet import native_stderr_captured
 
 LAYERS = "layers"
@@ -174,15 +175,23 @@ class CalibratedLayers:
         }
         results: dict[str, tuple[Codes, float]] = {}
         originals = {name: module.weight for name, module in linears.items()}
-        with buffers_kept(layer), int8_inputs(linears, self.finisher.schemes):
+        with (
+            buffers_kept(layer),
+            int8_inputs(linears, self.finisher.schemes),
+            recollection() as known,
+        ):
+            pending = set(linears.values())
             for group in self._same_inputs(index, linears):
-                moments = self._moments(index, linears[group[0]])
-                for name in group:
-                    results[name] = self._solve(linears[name], name, moments)
+                mean = self._mean(index, linears[group[0]], known)
+                results.update(self._solve({name: linears[name] for name in group}, mean))
                 for name in group:
                     rounded = results[name][0].dequantize().to(originals[name].dtype)
                     linears[name].weight = nn.Parameter(rounded, requires_grad=False)
-            self._states = [_Text(each.through(layer, index), each.rest) for each in self._states]
+                    pending.remove(linears[name])
+                known.keep(parts_without(layer, pending, set(linears.values())))
+            self._states = [
+                _Text(each.through(layer, index), each.rest) for each in known.each(self._states)
+            ]
         for name, linear in linears.items():
             linear.weight = originals[name]
         for name, module in waiting.items():
@@ -206,20 +215,31 @@ class CalibratedLayers:
             groups.setdefault(id(tensor), []).append(name)
         return list(groups.values())
 
-    def _moments(self, index: int, linear: nn.Linear) -> Tensor:
+    def _mean(self, index: int, linear: nn.Linear, known: Recollection) -> Tensor:
         """The mean of x x^T [width, width] over all that the linear layer is given."""
+        mean = _Mean()
+        for each in known.each(self._states):
+            run = partial(each.through, self._layers[index], index)
+            mean.add(arguments_of(linear, run)[0])
+        return mean.value
 
-        def inputs() -> Iterator[Tensor]:
-            for each in self._states:
-                run = partial(each.through, self._layers[index], index)
-                yield arguments_of(linear, run)[0]
-
-        return _mean_outer_product(inputs())
-
-    def _solve(self, linear: nn.Linear, name: str, moments: Tensor) -> tuple[Codes, float]:
-        weight = linear.weight.detach().float()
-        codes = self.calibration.solver(weight, moments, self.finisher.schemes[name])
-        return codes, relative_output_error(codes, weight, moments)
+    def _solve(
+        self, linears: Mapping[str, nn.Linear], mean: Tensor
+    ) -> Iterator[tuple[str, tuple[Codes, float]]]:
+        """Round layers that are given the same inputs, and tell the errors of their outputs."""
+        moments = Moments.of(mean, self.calibration.solver.damping)
+        schemes = self.finisher.schemes
+        for scheme in dict.fromkeys(schemes[name] for name in linears):
+            names = [name for name in linears if schemes[name] == scheme]
+            weights = [linears[name].weight.detach().float() for name in names]
+            together = self.calibration.solver.solve(torch.cat(weights), moments, scheme)
+            start = 0
+            for name, weight in zip(names, weights, strict=True):
+                rows = slice(start, start + len(weight))
+                start = rows.stop
+                # Copies: a slice would keep all of them.
+                codes = Codes(together.values[rows].clone(), together.scales[rows].clone(), scheme)
+                yield name, (codes, relative_output_error(codes, weight, mean))
 
     # After the layers.
 
@@ -232,19 +252,28 @@ class CalibratedLayers:
                 with replaced(self._layers, lambda *_, given=states: given):
                     yield arguments_of(head, run)[0]
 
+        mean = _Mean()
         with int8_inputs({name: head}, self.finisher.schemes):
-            moments = _mean_outer_product(inputs())
-        return self._solve(head, name, moments)
+            for each in inputs():
+                mean.add(each)
+        return dict(self._solve({name: head}, mean.value))[name]
 
 
-def _mean_outer_product(inputs: Iterable[Tensor]) -> Tensor:
+@define
+class _Mean:
+    """The mean of x x^T [width, width] over vectors that come some at a time."""
+
     total: Tensor | float = 0.0
-    count = 0
-    for each in inputs:
-        x = each.reshape(-1, each.shape[-1]).float()
-        total, count = total + x.T @ x, count + len(x)
-    assert isinstance(total, Tensor)
-    return total / count
+    count: int = 0
+
+    def add(self, vectors: Tensor) -> None:
+        x = vectors.reshape(-1, vectors.shape[-1]).float()
+        self.total, self.count = self.total + x.T @ x, self.count + len(x)
+
+    @property
+    def value(self) -> Tensor:
+        assert isinstance(self.total, Tensor)
+        return self.total / self.count
 
 
 def _layer_of(name: str) -> int | None:

@@ -7,6 +7,7 @@ al., https://arxiv.org/abs/2309.01885).
 
 Throughout, the loss of rounded weights Q [rows, width] is ``tr((Q - W) H (Q - W)^T)``, where H
 [width, width] is the mean of ``x x^T`` over the layer's inputs: the mean squared change of output.
+Matrices are worked on with one column after the other in memory, [width, rows].
 """
 
 from __future__ import annotations
@@ -15,15 +16,46 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from llmx.parallel import map_parallel
 from llmx.quantize.codes import Codes, scale_dtype
 from llmx.quantize.plan import Scheme
 
-BLOCK = 64
+BLOCK = 32
+"""Columns that are rounded one by one before what comes of them reaches the others."""
 TINY = torch.finfo(torch.float32).tiny
-MOST_ROWS = 1 << 16
-"""Rows times groups that are worked on at a time."""
+MOST_VALUES = 1 << 19
+"""Values of a weight that are worked on at a time."""
 SHRINKING = tuple(1.1 - 0.6 * step / 40 for step in range(40))
 """Tried scales, as parts of the one that puts a group's largest value on the last code."""
+
+
+@frozen(eq=False)
+class Moments:
+    """H [width, width] of a layer's inputs, and what follows from it for any weight.
+
+    ``curvature`` is H with a part of its mean diagonal added, so that it can be inverted. In
+    ``order`` columns are rounded, the most active first; ``corrections`` [width, width], in that
+    order, is by how much a column's target moves for the errors of those before it.
+    """
+
+    mean: Tensor
+    curvature: Tensor
+    order: Tensor
+    corrections: Tensor
+
+    @classmethod
+    def of(cls, mean: Tensor, damping: float) -> Moments:
+        """``damping``: the part of the mean diagonal that is added."""
+        diagonal = mean.diagonal()
+        floor = damping * diagonal.mean().clamp_min(TINY)
+        curvature = mean + torch.diag_embed(floor.expand_as(diagonal))
+        order = curvature.diagonal().argsort(descending=True, stable=True)
+        # With the last column first, H = L L^T: the error of a column is made up for by those
+        # after it, which have yet to be rounded.
+        last_first = order.flip(0)
+        factor = torch.linalg.cholesky(curvature[last_first][:, last_first].double())
+        corrections = -(factor / factor.diagonal()).T.flip(0, 1)
+        return cls(mean, curvature, order, corrections.to(mean.dtype).contiguous())
 
 
 @frozen
@@ -42,21 +74,25 @@ class Gptq:
 
         Columns whose inputs are always 0 are rounded to the nearest.
         """
-        curvature = _damped(moments, self.damping)
-        order = curvature.diagonal().argsort(descending=True, stable=True)
-        factor = _corrections(curvature[order][:, order]).to(weight.dtype)
-        groups = weight.shape[1] // scheme.group
-        parts = []
-        # Rows are independent of each other: a few at a time need little memory.
-        for rows in torch.split(weight, max(MOST_ROWS // groups, 1)):
-            scales = _searched_scales(rows, curvature.diagonal(), scheme)
-            values = _round_in_order(rows, order, factor, scales, scheme)
-            for _ in range(self.refinements):
-                scales = _fitted_scales(rows, curvature, values, scales, scheme)
-                values = _descend(rows, curvature, values, scales, scheme)
-            parts.append((values.to(torch.int8), scales.to(scale_dtype(scheme))))
-        integers, steps = zip(*parts, strict=True)
-        return Codes(torch.cat(integers), torch.cat(steps), scheme)
+        return self.solve(weight, Moments.of(moments, self.damping), scheme)
+
+    def solve(self, weight: Tensor, moments: Moments, scheme: Scheme) -> Codes:
+        """As a call, where H serves several weights."""
+        # Rows are independent of each other.
+        blocks = torch.chunk(weight, -(-weight.numel() // MOST_VALUES))
+        parts = map_parallel(lambda rows: self._rows(rows, moments, scheme), blocks)
+        integers, scales = zip(*parts, strict=True)
+        return Codes(torch.cat(integers), torch.cat(scales), scheme)
+
+    def _rows(self, rows: Tensor, moments: Moments, scheme: Scheme) -> tuple[Tensor, Tensor]:
+        weight = rows.float().T.contiguous()
+        scales = _searched_scales(weight, moments.curvature.diagonal(), scheme)
+        values = _rounded_in_order(weight, moments, scales, scheme)
+        pull = moments.curvature @ weight
+        for _ in range(self.refinements):
+            scales = _fitted_scales(moments.curvature, values, pull, scales, scheme)
+            values = _descended(moments.curvature, values, pull, scales, scheme)
+        return values.T.to(torch.int8).contiguous(), scales.T.to(scale_dtype(scheme)).contiguous()
 
 
 def relative_output_error(codes: Codes, weight: Tensor, moments: Tensor) -> float:
@@ -66,24 +102,20 @@ def relative_output_error(codes: Codes, weight: Tensor, moments: Tensor) -> floa
     return float((((change @ moments) * change).sum() / total).sqrt()) if total else 0.0
 
 
-def _damped(moments: Tensor, damping: float) -> Tensor:
-    """H with a part of its mean diagonal added, so that it can be inverted."""
-    diagonal = moments.diagonal()
-    floor = damping * diagonal.mean().clamp_min(TINY)
-    return moments + torch.diag_embed(floor.expand_as(diagonal))
-
-
 def _searched_scales(weight: Tensor, importance: Tensor, scheme: Scheme) -> Tensor:
-    """The best of a few scales per group [rows, groups] by error weighted with H's diagonal."""
-    grouped = weight.view(len(weight), -1, scheme.group)
-    weights = importance.view(1, -1, scheme.group)
-    largest = grouped.abs().amax(-1) / ((1 << scheme.bits - 1) - 0.5)
+    """The best of a few scales per group [groups, rows] by error weighted with H's diagonal."""
+    grouped = weight.view(-1, scheme.group, weight.shape[1])
+    weights = importance.view(-1, scheme.group, 1)
+    weighted = grouped * weights
+    largest = grouped.abs().amax(1) / ((1 << scheme.bits - 1) - 0.5)
     best = torch.full_like(largest, torch.inf)
     chosen = largest
     for part in SHRINKING:
         scales = _representable(largest * part, scheme)
-        error = _nearest(grouped, scales.unsqueeze(-1), scheme) * scales.unsqueeze(-1) - grouped
-        loss = (error.square() * weights).sum(-1)
+        codes = _nearest(grouped, scales.unsqueeze(1), scheme)
+        common = (codes * weighted).sum(1)
+        # What is left of the loss when the weights' own part is taken off.
+        loss = scales * (scales * (codes.square_() * weights).sum(1) - 2 * common)
         better = loss < best
         best = torch.where(better, loss, best)
         chosen = torch.where(better, scales, chosen)
@@ -99,80 +131,85 @@ def _nearest(values: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
     return (values / scales).round_().clamp_(-limit, limit - 1)
 
 
-def _corrections(curvature: Tensor) -> Tensor:
-    """The upper Cholesky factor of the inverse: row by row, how an error moves later columns."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature.double()))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor
-
-
-def _round_in_order(
-    weight: Tensor, order: Tensor, factor: Tensor, scales: Tensor, scheme: Scheme
-) -> Tensor:
+def _rounded_in_order(weight: Tensor, moments: Moments, scales: Tensor, scheme: Scheme) -> Tensor:
     """Round column by column, the most active first; each corrects those that follow."""
-    width = weight.shape[1]
-    steps = scales.repeat_interleave(scheme.group, 1)[:, order]
-    remaining = weight[:, order]
-    values = torch.empty_like(remaining)
+    order = moments.order
+    steps = scales.repeat_interleave(scheme.group, 0)[order]
+    ordered = weight[order]
+    values = torch.empty_like(weight)
+    values[order] = _swept(ordered, ordered, moments.corrections, steps, scheme)
+    return values
+
+
+def _swept(
+    targets: Tensor, origin: Tensor, coupling: Tensor, steps: Tensor, scheme: Scheme
+) -> Tensor:
+    """Integers of columns that are rounded one after the other.
+
+    Column j is rounded to the nearest of its target plus ``coupling[j, i]`` times how far each
+    column i before it came from its origin.
+    """
+    width = len(targets)
+    limit = 1 << scheme.bits - 1
+    codes, finer = torch.empty_like(targets), steps.reciprocal()
+    moved = torch.empty_like(targets)
     for start in range(0, width, BLOCK):
         end = min(start + BLOCK, width)
-        block, errors = remaining[:, start:end].clone(), torch.empty(len(weight), end - start)
-        for at in range(end - start):
-            column = start + at
-            code = _nearest(block[:, at], steps[:, column], scheme)
-            error = (block[:, at] - code * steps[:, column]) / factor[column, column]
-            block[:, at + 1 :] -= torch.outer(error, factor[column, column + 1 : end])
-            values[:, column], errors[:, at] = code, error
-        remaining[:, end:] -= errors @ factor[start:end, end:]
-    return values[:, order.argsort()]
+        block = torch.addmm(targets[start:end], coupling[start:end, :start], moved[:start])
+        local = moved[start:end]
+        parts = (block, *(each[start:end] for each in (codes, finer, steps, origin)))
+        within = coupling[start:end, start:end]
+        for at, (target, code, fine, step, was, couple) in enumerate(
+            zip(*(each.unbind() for each in (*parts, within)), strict=True)
+        ):
+            corrected = torch.addmv(target, local[:at].T, couple[:at]) if at else target
+            torch.mul(corrected, fine, out=code).round_().clamp_(-limit, limit - 1)
+            torch.sub(code * step, was, out=local[at])
+    return codes
 
 
 def _fitted_scales(
-    weight: Tensor, curvature: Tensor, values: Tensor, scales: Tensor, scheme: Scheme
+    curvature: Tensor, values: Tensor, pull: Tensor, scales: Tensor, scheme: Scheme
 ) -> Tensor:
-    """Scales of least loss for given integers, row by row; as they were where that is no better."""
-    rows, groups = scales.shape
-    grouped = (rows, groups, scheme.group)
-    normal = torch.empty(rows, groups, groups)
+    """Scales of least loss for given integers, row by row; as they were where that is no better.
+
+    ``pull`` [width, rows] is H times the weight.
+    """
+    groups, rows = scales.shape
+    grouped = (groups, scheme.group, rows)
+    normal = torch.empty(groups, groups, rows)
     for group in range(groups):
-        columns = slice(group * scheme.group, (group + 1) * scheme.group)
-        response = values[:, columns] @ curvature[columns]
-        normal[:, group] = (response * values).view(grouped).sum(-1)
-    wanted = ((weight @ curvature) * values).view(grouped).sum(-1)
-    current = _times(normal, scales)
+        start = group * scheme.group
+        columns = slice(start, start + scheme.group)
+        response = curvature[start:, columns] @ values[columns]
+        normal[group, group:] = (response.mul_(values[start:])).view(-1, *grouped[1:]).sum(1)
+        normal[group + 1 :, group] = normal[group, group + 1 :]
+    normal = normal.permute(2, 0, 1).contiguous()
+    wanted = (pull * values).view(grouped).sum(1).T
+    before = scales.T
+    current = _times(normal, before)
     ridge = 1e-6 * normal.diagonal(dim1=1, dim2=2).mean(-1, keepdim=True)
-    stable = normal + torch.diag_embed(ridge.clamp_min(TINY).expand_as(scales))
-    fitted = scales + torch.linalg.solve(stable, wanted - current)
+    stable = normal + torch.diag_embed(ridge.clamp_min(TINY).expand_as(before))
+    fitted = before + torch.linalg.solve(stable, wanted - current)
     # A scale far from where it was belongs to a group that hardly matters.
-    sane = (fitted > 0.5 * scales) & (fitted < 2 * scales)
-    fitted = _representable(torch.where(sane, fitted, scales), scheme)
-    before = (scales * (current - 2 * wanted)).sum(-1, keepdim=True)
-    after = (fitted * (_times(normal, fitted) - 2 * wanted)).sum(-1, keepdim=True)
-    return torch.where(after < before, fitted, scales)
+    sane = (fitted > 0.5 * before) & (fitted < 2 * before)
+    fitted = _representable(torch.where(sane, fitted, before), scheme)
+    loss_before = (before * (current - 2 * wanted)).sum(-1, keepdim=True)
+    loss_after = (fitted * (_times(normal, fitted) - 2 * wanted)).sum(-1, keepdim=True)
+    return torch.where(loss_after < loss_before, fitted, before).T.contiguous()
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
     return (matrices @ vectors.unsqueeze(-1)).squeeze(-1)
 
 
-def _descend(
-    weight: Tensor, curvature: Tensor, values: Tensor, scales: Tensor, scheme: Scheme
+def _descended(
+    curvature: Tensor, values: Tensor, pull: Tensor, scales: Tensor, scheme: Scheme
 ) -> Tensor:
     """One round of giving each column the integers that are best for what all others are."""
-    width = weight.shape[1]
-    steps = scales.repeat_interleave(scheme.group, 1)
-    values, rounded = values.clone(), values * steps
-    slope = (rounded - weight) @ curvature
-    for start in range(0, width, BLOCK):
-        end = min(start + BLOCK, width)
-        local, within = slope[:, start:end].clone(), curvature[start:end, start:end]
-        changes = torch.empty(len(weight), end - start)
-        for at in range(end - start):
-            column = start + at
-            best = rounded[:, column] - local[:, at] / within[at, at]
-            code = _nearest(best, steps[:, column], scheme)
-            change = code * steps[:, column] - rounded[:, column]
-            local[:, at + 1 :] += torch.outer(change, within[at, at + 1 :])
-            values[:, column], changes[:, at] = code, change
-        slope += changes @ curvature[start:end]
-    return values
+    steps = scales.repeat_interleave(scheme.group, 0)
+    rounded = values * steps
+    coupling = curvature / -curvature.diagonal().unsqueeze(1)
+    slope = torch.addmm(pull, curvature, rounded, beta=-1)
+    targets = rounded - slope / curvature.diagonal().unsqueeze(1)
+    return _swept(targets, rounded, coupling, steps, scheme)
