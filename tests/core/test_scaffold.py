@@ -42,7 +42,9 @@ def test_a_family_from_a_configuration_passes_the_kit(tmp_path: Path) -> None:
     assert "hub id of the weights" in notes
     # All, programs included: a package without a backend of its choice is for portable kernels.
     shown = its_tests(folder)
-    assert re.search(r"^\d+ passed in", shown, re.MULTILINE), shown
+    # Skipped are the long texts of a scaled rope, which this model does not have.
+    assert re.search(r"^\d+ passed, 1 skipped in", shown, re.MULTILINE), shown
+    assert re.search(r"^tulip_4 .* \d\.\de-\d\d$", shown, re.MULTILINE), shown
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,9 @@ def describe(source: str, revision: str | None) -> Description:
     checkpoint = _stored(folder) or reference
     if checkpoint is None:
         unknown.append("the names of its tensors: the usual ones are assumed")
-    params, extra, unmapped = usual, {}, []
+    params = usual
+    extra: dict[str, Targets] = {}
+    unmapped: list[str] = []
     if checkpoint is not None:
         params = _with_hidden_parts(usual, checkpoint.tensors)
         extra, unmapped = _names(checkpoint, params)
