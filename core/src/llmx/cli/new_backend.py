@@ -25,4 +25,4 @@ def command(name: str, output: Path | None) -> None:
     folder = output or Path(package.distribution)
     write_package(folder, backend_package(package))
     click.echo(f"wrote {folder}; {folder / 'README.md'} lists what is left to do")
-    click.echo(f"next: pip install -e {folder} && pytest {folder}")
+    click.echo(f"next: pip install -e '{folder}[test]' && pytest {folder}")

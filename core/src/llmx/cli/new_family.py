@@ -26,7 +26,7 @@ def command(name: str, source: str | None, revision: str | None, output: Path | 
     known is listed in the package's README.
     """
     from llmx.plugins import FAMILIES
-    from llmx.scaffold.family import family_package
+    from llmx.scaffold.family import family_package, notes
     from llmx.scaffold.package import package_name, write_package
 
     package = package_name(name, "llmx-plugin", FAMILIES)
@@ -38,4 +38,6 @@ def command(name: str, source: str | None, revision: str | None, output: Path | 
     folder = output or Path(package.distribution)
     write_package(folder, family_package(package, found))
     click.echo(f"wrote {folder}; {folder / 'README.md'} lists what could not be known")
-    click.echo(f"next: pip install -e {folder} && pytest {folder}")
+    for each in notes(found) if found else ():
+        click.echo(f"still to do: {each}")
+    click.echo(f"next: pip install -e '{folder}[test]' && pytest {folder}")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 from attrs import frozen
 
-from llmx.checkpoint import TokenIds, hf_decoder_map
+from llmx.checkpoint import Checkpoint, TokenIds, WeightMap, decoder_map, plan
 from llmx.checkpoint.base import TensorInfo
 from llmx.checkpoint.companions import read_companions
 from llmx.checkpoint.files import read_json
-from llmx.checkpoint.opening import open_checkpoint
+from llmx.checkpoint.opening import HUB_ID, WEIGHT_SUFFIXES, open_checkpoint
 from llmx.checkpoint.peek import read_config
 from llmx.checkpoint.weight_map import Targets
 from llmx.errors import CheckpointError, ConfigError
@@ -35,23 +35,60 @@ FUSED: Mapping[str, tuple[str, ...]] = {
     "mlp.gate_up_proj": tuple(f"layers.{{i}}.feed_forward.{each}_proj" for each in ("gate", "up")),
 }
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+# Fields that no decoder reads: about files, training, tokens and other programs.
+NO_ARITHMETIC = re.compile(
+    r"architectures|auto_map|(torch_)?dtype|transformers_version|_.*|use_cache|model_type|.*_token_id"
+    r"|.*dropout.*|.*pdrop|initializer_range|pretraining_tp|max_window_layers|use_sliding_window"
+    r"|vocab_size_.*|tokenizer_.*|task_specific_params|output_(attentions|hidden_states)|return_dict"
+)
 
 
 @frozen(kw_only=True)
 class Description:
     """What could be found out, and in ``unknown`` what could not.
 
-    ``extra`` are entries of a weight map beyond the usual names; ``unmapped`` are stored names,
-    with ``{i}`` for the layer, that nothing is known about.
+    ``hub_repo`` is ``None`` for files. ``in_transformers`` is whether the installed one builds
+    such a model. ``hidden`` are parameters that the tensors tell and the
+    configuration does not, by their names in ``DecoderParams``. ``extra`` are entries of a weight
+    map beyond the usual names; ``unmapped`` are stored names, with ``{i}`` for the layer, that
+    nothing is known about.
     """
 
-    source: str
+    hub_repo: str | None
+    in_transformers: bool
     model_type: str
     params: DecoderParams
+    hidden: Mapping[str, bool]
     tokens: TokenIds
     extra: Mapping[str, Targets]
     unmapped: Sequence[str]
     unknown: Sequence[str]
+
+
+class _Asked(Mapping[str, Any]):
+    """A configuration that remembers which of its fields were asked for."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.names.add(name)
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def ignored(self) -> Sequence[str]:
+        """Fields that are set, were not asked for and may change what a model computes."""
+        return [
+            f"{name}={value!r}"
+            for name, value in self._fields.items()
+            if name not in self.names and value and not NO_ARITHMETIC.fullmatch(name)
+        ]
 
 
 def describe(source: str, revision: str | None) -> Description:
@@ -60,62 +97,74 @@ def describe(source: str, revision: str | None) -> Description:
     Raises:
         CheckpointError: there is no configuration, or the decoder does not do what it asks for.
     """
-    folder = Path(source).expanduser()
-    file = folder if folder.suffix == ".json" and folder.is_file() else None
+    path = Path(source).expanduser()
+    file = path if path.suffix == ".json" and path.is_file() else None
     config = read_json(file) if file else read_config(source, revision=revision, params=None)
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise ConfigError(
             f"{source} does not say its model_type", remedy=f"name a {CONFIG} as on the hub"
         )
-    unknown: list[str] = []
-    shapes = _shapes(folder if folder.is_dir() else None, config, unknown)
+    asked = _Asked(config)
     try:
-        usual = decoder_params(config)
+        usual = decoder_params(asked)
     except CheckpointError as error:
         # Its remedy is such a plugin as is to be written here.
         raise CheckpointError(error.message, remedy=OWN_MODEL) from error
-    params = _with_hidden_parts(usual, shapes)
-    extra, unmapped = _names(shapes, params)
+    unknown: list[str] = []
+    if ignored := asked.ignored():
+        unknown.append(f"what the decoder would have to make of {', '.join(ignored)}")
+    folder = path if path.is_dir() else None
+    reference = _in_transformers(config)
+    checkpoint = _stored(folder) or reference
+    if checkpoint is None:
+        unknown.append("the names of its tensors: the usual ones are assumed")
+    params = usual
+    extra: dict[str, Targets] = {}
+    unmapped: list[str] = []
+    if checkpoint is not None:
+        params = _with_hidden_parts(usual, checkpoint.tensors)
+        extra, unmapped = _names(checkpoint, params)
+        unknown += _differences(checkpoint, params, extra, unmapped)
     return Description(
-        source=source,
+        hub_repo=source if HUB_ID.fullmatch(source) and not path.exists() else None,
+        in_transformers=reference is not None,
         model_type=model_type,
         params=params,
-        tokens=_tokens(folder if folder.is_dir() else None, config, unknown),
+        hidden={
+            each.name: getattr(params, each.name)
+            for each in attrs.fields(DecoderParams)
+            if getattr(params, each.name) != getattr(usual, each.name)
+        },
+        tokens=_tokens(folder, config, unknown),
         extra=extra,
         unmapped=unmapped,
         unknown=unknown,
     )
 
 
-def _shapes(
-    folder: Path | None, config: Mapping[str, Any], unknown: list[str]
-) -> Mapping[str, TensorInfo]:
-    """Stored tensors by name: those of the folder, else those that ``transformers`` would store."""
-    if folder is not None:
-        try:
-            return open_checkpoint(str(folder)).tensors
-        except CheckpointError:
-            pass  # a folder with the configuration only
+def _stored(folder: Path | None) -> Checkpoint | None:
+    """The folder's checkpoint; ``None`` if it holds a configuration only."""
+    if folder is None or not any(each.suffix in WEIGHT_SUFFIXES for each in folder.iterdir()):
+        return None
+    return open_checkpoint(str(folder))
+
+
+def _in_transformers(config: Mapping[str, Any]) -> Checkpoint | None:
+    """What ``transformers`` would store; ``None`` if it is not there or builds no such model."""
+    fields = {key: value for key, value in config.items() if key != "model_type"}
     try:
         from llmx.testing.reference import meta_model
+        from llmx.testing.shapes import full_size_checkpoint
 
-        fields = {key: value for key, value in config.items() if key != "model_type"}
         with hushed():
-            model: Any = meta_model(config["model_type"], fields)
-    except Exception as error:
-        unknown.append(
-            f"the names of its tensors ({type(error).__name__} from transformers); the usual ones "
-            "are assumed"
-        )
-        return {}
-    return {name: TensorInfo(tuple(each.shape), "bf16") for name, each in model.named_parameters()}
+            return full_size_checkpoint(meta_model(config["model_type"], fields))
+    except Exception:  # of many kinds, by what the configuration lacks
+        return None
 
 
 def _with_hidden_parts(params: DecoderParams, shapes: Mapping[str, TensorInfo]) -> DecoderParams:
     """Biases and norms that configurations leave unsaid, by the tensors that they have."""
-    if not shapes:
-        return params
     first = {name.partition(".0.")[2] for name in shapes if ".0." in name}
     return attrs.evolve(
         params,
@@ -126,14 +175,16 @@ def _with_hidden_parts(params: DecoderParams, shapes: Mapping[str, TensorInfo]) 
     )
 
 
-def _names(
-    shapes: Mapping[str, TensorInfo], params: DecoderParams
-) -> tuple[Mapping[str, Targets], Sequence[str]]:
-    usual = hf_decoder_map(params)
+def _usual_map(checkpoint: Checkpoint, params: DecoderParams) -> WeightMap:
+    return decoder_map(checkpoint, params, gguf_interleaved_qk=False)
+
+
+def _names(checkpoint: Checkpoint, params: DecoderParams) -> tuple[dict[str, Targets], list[str]]:
+    usual = _usual_map(checkpoint, params)
     extra: dict[str, Targets] = {}
     unmapped: dict[str, None] = {}
-    for name in shapes:
-        if usual.find(name) is not None or name in usual.entries:
+    for name in checkpoint.tensors:
+        if usual.find(name) is not None:
             continue
         pattern = NUMBER.sub("{i}", name, count=1)
         for part, targets in FUSED.items():
@@ -143,6 +194,27 @@ def _names(
         if pattern not in extra:
             unmapped[pattern] = None
     return extra, list(unmapped)
+
+
+def _differences(
+    checkpoint: Checkpoint,
+    params: DecoderParams,
+    extra: Mapping[str, Targets],
+    unmapped: Iterable[str],
+) -> Iterable[str]:
+    """Where the tensors that are mapped are not those of the decoder."""
+    from llmx.model.decoder import Decoder
+    from llmx.model.shapes import parameter_shapes
+
+    dropped: dict[str, Targets] = dict.fromkeys(unmapped)
+    weight_map = _usual_map(checkpoint, params).updated({**extra, **dropped})
+    try:
+        plan(weight_map, checkpoint, parameter_shapes(Decoder, params))
+    except CheckpointError as error:
+        yield (
+            "its model, for build_model to make; it is not the decoder of llmx, and the tests "
+            f"fail until then ({error.message})"
+        )
 
 
 def _tokens(folder: Path | None, config: Mapping[str, Any], unknown: list[str]) -> TokenIds:

@@ -22,7 +22,8 @@ INDENT = " " * 12
 def family_package(package: PackageName, found: Description | None) -> Mapping[str, str]:
     """Files of the package by path; without ``found`` for a made-up tiny model."""
     values = common_values(package) | (_unknown() if found is None else _known(found))
-    test = "family_test_random.txt" if found is None else "family_test.txt"
+    compared = found is not None and found.in_transformers
+    test = "family_test.txt" if compared else "family_test_random.txt"
     return {
         "pyproject.toml": render("family_pyproject.txt", values),
         "README.md": render("family_readme.txt", values),
@@ -35,12 +36,13 @@ def _unknown() -> dict[str, str]:
     return {
         "size": "tiny",
         "params": _params(TINY),
+        "attrs": "",
         "imports": "",
         "hub_repo": "ORGANISATION/MODEL",
         "bos": "None",
         "eos": "(0,)",
         "model_type": "MODEL_TYPE",
-        "flags": "",
+        "decoder": "decoder_params(config)",
         "extra": "",
         "notes": _notes(
             [
@@ -52,26 +54,35 @@ def _unknown() -> dict[str, str]:
     }
 
 
-def _known(found: Description) -> dict[str, str]:
-    notes = list(found.unknown)
-    if "/" not in found.source or found.source.startswith((".", "/", "~")):
-        notes.append("the hub id of the weights: ORGANISATION/MODEL stands for it")
+def notes(found: Description) -> list[str]:
+    """What the author of the package has to find out."""
+    lines = list(found.unknown)
+    if not found.in_transformers:
+        lines.append(
+            f"what to compare logits with: transformers does not build {found.model_type!r} here, "
+            "so the test is of an export with random weights"
+        )
+    if found.hub_repo is None:
+        lines.append("the hub id of the weights: ORGANISATION/MODEL stands for it")
     if found.unmapped:
         listed = ", ".join(found.unmapped)
-        notes.append(f"what becomes of these tensors, which are not mapped: {listed}")
-    notes.append("whether GGUF files of it reorder the rows of q and k: assumed not")
-    known_repo = not any("hub id" in each for each in notes)
+        lines.append(f"what becomes of these tensors, which are not mapped: {listed}")
+    return [*lines, "whether GGUF files of it reorder the rows of q and k: assumed not"]
+
+
+def _known(found: Description) -> dict[str, str]:
     return {
         "size": _size_name(found.params.parameter_count),
         "params": _params(found.params),
+        "attrs": "import attrs\n" if found.hidden else "",
         "imports": _rope_import(found.params.rope_scaling),
-        "hub_repo": found.source if known_repo else "ORGANISATION/MODEL",
+        "hub_repo": found.hub_repo or "ORGANISATION/MODEL",
         "bos": repr(found.tokens.bos),
         "eos": repr(found.tokens.eos),
         "model_type": found.model_type,
-        "flags": _flags(found.params),
+        "decoder": _decoder(found.hidden),
         "extra": _extra(found),
-        "notes": _notes(notes),
+        "notes": _notes(notes(found)),
     }
 
 
@@ -93,14 +104,12 @@ def _rope_import(scaling: RopeScaling) -> str:
     return f"from llmx.model.params import {type(scaling).__name__}\n"
 
 
-def _flags(params: DecoderParams) -> str:
-    """Arguments of ``decoder_params`` for what a configuration does not say."""
-    flags = []
-    if params.qkv_bias and not params.output_bias:
-        flags.append(", qkv_bias=True")
-    if params.qk_norm:
-        flags.append(", qk_norm=True")
-    return "".join(flags)
+def _decoder(hidden: Mapping[str, bool]) -> str:
+    """How the parameters come from a configuration that does not say all."""
+    if not hidden:
+        return "decoder_params(config)"
+    stated = ", ".join(f"{name}={value}" for name, value in hidden.items())
+    return f"attrs.evolve(decoder_params(config), {stated})"
 
 
 def _extra(found: Description) -> str:
@@ -110,8 +119,8 @@ def _extra(found: Description) -> str:
     return f".updated(\n        {entries}\n    )"
 
 
-def _notes(notes: list[str]) -> str:
-    return "\n".join(f"- [ ] {each}" for each in notes)
+def _notes(lines: list[str]) -> str:
+    return "\n".join(f"- [ ] {each}" for each in lines)
 
 
 def _size_name(count: int) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from attrs import frozen
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmx.checkpoint import Checkpoint, TensorInfo
 from llmx.errors import CheckpointError
 from llmx.hookspecs import FamilySpec
-from llmx.model.ops import BuildOptions, plain_ops
 from llmx.model.params import DecoderParams
+from llmx.model.shapes import parameter_shapes
 
 
 @frozen(kw_only=True, slots=False)
@@ -44,15 +43,4 @@ def full_size_checkpoint(model: Any) -> ShapesOnly:
 
 def meta_decoder_shapes(family: FamilySpec, params: DecoderParams) -> dict[str, tuple[int, ...]]:
     """Shapes of the decoder's parameters by name, a tied head left out."""
-    options = BuildOptions(dtype=torch.float32, max_context_length=1)
-    with torch.device("meta"):
-        model: nn.Module = family.build_model(
-            params=params,
-            ops=plain_ops(kv_cache=False, fused_attention=False, int8_cache=False),
-            build=options,
-        )
-    return {
-        name: tuple(parameter.shape)
-        for name, parameter in model.named_parameters()
-        if not (params.tied_embeddings and name == "head.weight")
-    }
+    return parameter_shapes(family.build_model, params)
