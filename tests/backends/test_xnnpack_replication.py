@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from executorch.exir._serialize import _deserialize_pte_binary
 from tests.backends.families import tiny_families
+from tests.programs import methods, named_data, payloads, same_but_for_debug_handles
 
 from llmx.lower.template import template_of
 from llmx.run.runtime import ProgramMethod
@@ -64,33 +64,16 @@ def test_outputs_are_the_same_bit_for_bit(pair: Any) -> None:
 
 
 def test_payloads_and_data_are_the_same(pair: Any) -> None:
-    files = [_deserialize_pte_binary(each.program.read_bytes()) for each in pair]
-    payloads, data = [], []
-    for file in files:
-        plan = file.program.execution_plan[0]
-        payloads.append(
-            [
-                file.program.backend_delegate_data[each.processed.index].data
-                for each in plan.delegates
-            ]
-        )
-        named = file.named_data
-        data.append(
-            {key: named.buffers[entry.buffer_index] for key, entry in named.pte_data.items()}
-        )
-    assert len(payloads[0]) == len(payloads[1])
-    for repeated, full in zip(*payloads, strict=True):
-        assert _equal_but_for_debug_handles(repeated, full)
-    assert data[0].keys() == data[1].keys()
-    assert all(bytes(data[0][key]) == bytes(data[1][key]) for key in data[0])
+    repeated, full = (each.program for each in pair)
+    pairs = zip(payloads(repeated), payloads(full), strict=True)
+    assert all(same_but_for_debug_handles(one, other) for one, other in pairs)
+    assert named_data(repeated) == named_data(full)
 
 
-def _equal_but_for_debug_handles(repeated: bytes, full: bytes) -> bool:
-    """Handles number the nodes of the graph; copies of a layer have those of the copied one."""
-    if len(repeated) != len(full):
-        return False
-    words = zip(*(memoryview(each).cast("I") for each in (repeated, full)), strict=True)
-    return len({after - before for before, after in words if before != after}) <= 1
+def test_methods_are_in_the_same_order(pair: Any) -> None:
+    repeated, full = (methods(each.program) for each in pair)
+    assert repeated == full
+    assert repeated[0] == "forward"
 
 
 def test_delegation_is_the_same(pair: Any) -> None:

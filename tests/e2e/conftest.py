@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+Export = tuple[Path, subprocess.CompletedProcess[str]]
+
 
 def llmx(*arguments: str, timeout: int = 1200) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
@@ -36,9 +38,7 @@ def smollm2_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2_export(
-    smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def smollm2_export(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """The artifact of the default recipe, and what the command printed."""
     folder = tmp_path_factory.mktemp("smollm2") / "artifact"
     done = llmx(

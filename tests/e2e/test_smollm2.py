@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmx import Artifact
-from tests.e2e.conftest import llmx
+from tests.e2e.conftest import Export, llmx
 
 pytestmark = pytest.mark.e2e
-
-Export = tuple[Path, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmx.memory import rare_collections
 from llmx.progress import Progress, Silent, Stages
 from llmx.quiet import hushed
 
@@ -34,7 +35,7 @@ def export(
         LlmxError: with a remedy; nothing is left under the artifact's final name then.
     """
     stages = Stages(progress or Silent())
-    with hushed():
+    with hushed(), rare_collections():
         with stages.stage("start"):
             # The stack takes seconds to import, and talks while it does.
             from llmx.cache import default_store

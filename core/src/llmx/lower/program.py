@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from llmx.config.methods import FORWARD
 from llmx.errors import LlmxError, LoweringError
 from llmx.lower.known_outputs import outputs_known
+from llmx.lower.known_shapes import shapes_remembered
 from llmx.report.memory_plan import MemoryPlan, read_memory_plan
 
 # The custom attention operators are outside the core ATen set that would be checked for.
@@ -59,14 +60,15 @@ def lower_methods(
     With ``generate_etrecord``, it keeps a copy of the program as it was before delegation.
     """
     try:
-        return to_edge_transform_and_lower(
-            dict(programs),
-            transform_passes={name: list(passes) for name, passes in edge_passes.items()},
-            partitioner=list(partitioners),
-            constant_methods=dict(constant_methods),
-            compile_config=COMPILE_CONFIG,
-            generate_etrecord=generate_etrecord,
-        )
+        with shapes_remembered(*programs.values()):
+            return to_edge_transform_and_lower(
+                dict(programs),
+                transform_passes={name: list(passes) for name, passes in edge_passes.items()},
+                partitioner=list(partitioners),
+                constant_methods=dict(constant_methods),
+                compile_config=COMPILE_CONFIG,
+                generate_etrecord=generate_etrecord,
+            )
     except LlmxError:
         raise
     except Exception as error:
@@ -85,7 +87,8 @@ def with_programs(
     edge: EdgeProgramManager, programs: Mapping[str, ExportedProgram]
 ) -> EdgeProgramManager:
     """The same lowering with other methods."""
-    constants = {name: edge._config_methods[name] for name in edge.config_methods}
+    # In their order: ``config_methods`` is a set, and would order the program's methods at random.
+    constants = dict(edge._config_methods or {})
     return EdgeProgramManager(dict(programs), constants, compile_config=COMPILE_CONFIG)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,11 @@ def write_program(
     calibration = calibration_of(
         job, tokenizer, vocabulary=blueprint.vocabulary.readable, stages=stages
     )
-    records = _load(blueprint, rounding, calibration, spool, stages)
+    with ThreadPoolExecutor(1) as beside:
+        if store.find(SKELETONS, key) is None:
+            # The exporter takes seconds to import, most of which rounding does not notice.
+            beside.submit(import_module, "llmx.lower.emit")
+        records = _load(blueprint, rounding, calibration, spool, stages)
     blueprint, records = with_graph_quantized(
         job, blueprint, records, plugins.backend, tokenizer, stages
     )
