@@ -59,13 +59,14 @@ class _Remembering:
         leaves, structure = pytree.tree_flatten((args, kwargs))
         tensors = [each for each in leaves if isinstance(each, Tensor)]
         # Whoever records what the operator consists of has to see all of it.
-        if get_proxy_mode() is not None or not all(type(each) is FakeTensor for each in tensors):
+        fake = [each for each in tensors if isinstance(each, FakeTensor)]
+        if get_proxy_mode() is not None or len(fake) < len(tensors):
             return self._computed(*args, **kwargs)
         # A text for each: numbers may be symbols.
         key = (
             str(structure),
             tuple(_described(each) for each in leaves),
-            tuple(id(each.fake_mode) for each in tensors),
+            tuple(id(each.fake_mode) for each in fake),
         )
         if key not in self.known:
             result = self._computed(*args, **kwargs)
