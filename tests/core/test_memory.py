@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from llmx.lower.forecast import (
     ignore_shortage,
     require_memory,
 )
+from llmx.memory import rare_collections
 
 MEGA = 1024 * 1024
 
@@ -89,3 +91,11 @@ def test_the_command_refuses_before_it_reads_or_writes_anything(
     assert "GB of memory at its peak" in error
     assert "--force" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_collections_are_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(ZeroDivisionError), rare_collections():
+        assert gc.get_threshold()[0] > before[0]
+        raise ZeroDivisionError
+    assert gc.get_threshold() == before
