@@ -272,10 +272,11 @@ class _Replication:
         """
         firsts = [self._first_handle(place) for place in range(len(self.template.chosen))]
         at = firsts[0]
-        for place in self.sources:
+        for layer, place in enumerate(self.sources):
             yield at - firsts[place]
-            if place + 1 < len(firsts):
-                at += firsts[place + 1] - firsts[place]
+            if layer < len(self.sources) - 1:
+                like = self._counterpart(layer)
+                at += firsts[like + 1] - firsts[like]
 
     def _first_handle(self, place: int) -> int:
         for node in self.segments.layers[place]:
