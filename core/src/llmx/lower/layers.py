@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from executorch.exir import EdgeProgramManager
@@ -44,24 +43,15 @@ def lower_layers(
             if isinstance(model, GraphModule):
                 raise IrregularError("quantizing the graph made one piece of it")
             template = template_of(model)
-            if template is not None:
-                repeat = partial(
-                    _repeat,
-                    model=model,
-                    job=job,
-                    backend=backend,
-                    constant_methods=constant_methods,
-                    spool=spool,
-                    stages=stages,
-                    length=length,
-                )
+            while template is not None:
                 try:
-                    return repeat(template)
+                    return _repeat(
+                        template, model, job, backend, constant_methods, spool, stages, length
+                    )
                 except UnprovenError:
-                    longer = template_of(model, least=len(template.chosen) + 1)
-                    if longer is None:
+                    template = template_of(model, least=len(template.chosen) + 1)
+                    if template is None:
                         raise
-                    return repeat(longer)
         except IrregularError as reason:
             stages.note(f"each layer is lowered by itself: {reason}")
     return lower_whole({FORWARD: model}, {FORWARD: length}, job, backend, constant_methods, stages)
