@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 from torchao.quantization import quant_primitives
@@ -73,6 +73,14 @@ def test_a_shape_is_worked_out_once_and_is_right(monkeypatch: pytest.MonkeyPatch
         assert (one.shape, one.stride(), one.dtype) == (two.shape, two.stride(), two.dtype)
         assert (one.shape, one.dtype) == (expected.shape, expected.dtype)
     assert other[0].shape != first[0].shape
+
+
+def test_what_is_remembered_is_fake_outside_of_the_mode_too() -> None:
+    mode = FakeTensorMode()
+    x = mode.from_tensor(torch.randn(1, 5, 64))
+    with shapes_remembered(quantized_program()):
+        for _ in range(2):
+            assert all(isinstance(each, FakeTensor) for each in choose(x))
 
 
 def test_real_tensors_are_computed_with() -> None:

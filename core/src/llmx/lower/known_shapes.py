@@ -9,7 +9,7 @@ where that changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,8 +72,7 @@ class _Remembering:
             result = self._computed(*args, **kwargs)
             self.known[key] = result
             return result
-        empty: Callable[[Any], Any] = _alike
-        return pytree.tree_map_only(Tensor, empty, self.known[key])
+        return pytree.tree_map_only(FakeTensor, _alike, self.known[key])
 
     def _computed(self, *args: Any, **kwargs: Any) -> Any:
         return self.operator._op_dk(COMPOSITE, *args, **kwargs)
@@ -85,7 +84,8 @@ def _described(leaf: Any) -> Any:
     return type(leaf), str(leaf)
 
 
-def _alike(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(
-        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
-    )
+def _alike(tensor: FakeTensor) -> Tensor:
+    with tensor.fake_mode:
+        return torch.empty_strided(
+            tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+        )

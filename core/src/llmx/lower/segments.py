@@ -100,7 +100,7 @@ def _steps(node: Node, owners: Mapping[Node, int]) -> set[int]:
 def _claim_what_one_layer_uses(graph: Graph, owners: dict[Node, int]) -> None:
     """Give a layer what it makes of nothing, or of what all layers share, for itself alone.
 
-    That are a delegate's payload, constants, and shapes of angles and places: every layer has its
+    Those are a delegate's payload, constants, and shapes of angles and places: every layer has its
     own of them, and the first one's are told from what leads to it by where they stand.
     """
     place = {node: at for at, node in enumerate(graph.nodes)}
