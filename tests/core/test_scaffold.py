@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.packages import installed, its_tests
+from tests.packages import its_tests
 
 from llmx.cli import invoke
 from llmx.plugins import FAMILIES
@@ -47,23 +45,13 @@ def test_a_family_from_a_configuration_passes_the_kit(tmp_path: Path) -> None:
     assert re.search(r"^tulip_4 .* \d\.\de-\d\d$", shown, re.MULTILINE), shown
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "question"),
-    [
-        ("family", "blank", "load('blank', None).family.sizes()"),
-        ("backend", "abacus", "load(None, 'abacus').backend.recipes()"),
-    ],
-)
-def test_what_is_made_from_nothing_is_found_by_llmx(
-    kind: str, name: str, question: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("kind", "name"), [("family", "blank"), ("backend", "abacus")])
+def test_what_is_made_from_nothing_passes_its_tests(kind: str, name: str, tmp_path: Path) -> None:
+    # They load the plugin by its name, as llmx does.
     folder = tmp_path / name
     assert invoke([f"new-{kind}", name, "-o", str(folder), "--debug"]) == 0
-    command = [sys.executable, "-c", f"from llmx.plugins import load; print(list({question}))"]
-    result = subprocess.run(
-        command, env=installed(folder), capture_output=True, text=True, check=False
-    )
-    assert result.stdout.strip() in ("['tiny']", "['default']"), result.stderr
+    shown = its_tests(folder)
+    assert re.search(r"^[1-9]\d* passed", shown, re.MULTILINE), shown
 
 
 def test_names_of_fused_tensors_are_mapped_and_strange_ones_reported(tmp_path: Path) -> None:
