@@ -17,6 +17,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor, nn
 
+from llmx.model.kv_cache import cores_of
 from llmx.quantize.account import WeightRecord
 from llmx.quantize.codes import Codes
 from llmx.quantize.gptq import Gptq, Moments, relative_output_error
@@ -180,6 +181,8 @@ class CalibratedLayers:
             int8_inputs(linears, self.finisher.schemes),
             recollection() as known,
         ):
+            # All that is called before the layer whose inputs are wanted is settled.
+            known.keep(cores_of(layer))
             pending = set(linears.values())
             for group in self._same_inputs(index, linears):
                 mean = self._mean(index, linears[group[0]], known)
@@ -217,7 +220,7 @@ class CalibratedLayers:
 
     def _mean(self, index: int, linear: nn.Linear, known: Recollection) -> Tensor:
         """The mean of x x^T [width, width] over all that the linear layer is given."""
-        mean = _Mean()
+        mean = _Mean(linear.in_features)
         for each in known.each(self._states):
             run = partial(each.through, self._layers[index], index)
             mean.add(arguments_of(linear, run)[0])
@@ -252,7 +255,7 @@ class CalibratedLayers:
                 with replaced(self._layers, lambda *_, given=states: given):
                     yield arguments_of(head, run)[0]
 
-        mean = _Mean()
+        mean = _Mean(head.in_features)
         with int8_inputs({name: head}, self.finisher.schemes):
             for each in inputs():
                 mean.add(each)
@@ -263,16 +266,20 @@ class CalibratedLayers:
 class _Mean:
     """The mean of x x^T [width, width] over vectors that come some at a time."""
 
-    total: Tensor | float = 0.0
+    width: int
     count: int = 0
+    total: Tensor = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.total = torch.zeros(self.width, self.width)
 
     def add(self, vectors: Tensor) -> None:
-        x = vectors.reshape(-1, vectors.shape[-1]).float()
-        self.total, self.count = self.total + x.T @ x, self.count + len(x)
+        x = vectors.reshape(-1, self.width).float()
+        self.total.addmm_(x.T, x)
+        self.count += len(x)
 
     @property
     def value(self) -> Tensor:
-        assert isinstance(self.total, Tensor)
         return self.total / self.count
 
 

@@ -19,13 +19,12 @@ from torch import Tensor
 from llmx.parallel import map_parallel
 from llmx.quantize.codes import Codes, scale_dtype
 from llmx.quantize.plan import Scheme
+from llmx.quantize.sweep import swept
 
-BLOCK = 32
-"""Columns that are rounded one by one before what comes of them reaches the others."""
 TINY = torch.finfo(torch.float32).tiny
-MOST_VALUES = 1 << 19
+MOST_VALUES = 1 << 20
 """Values of a weight that are worked on at a time."""
-SHRINKING = tuple(1.1 - 0.6 * step / 40 for step in range(40))
+SHRINKING = tuple(1.1 - 0.6 * step / 16 for step in range(16))
 """Tried scales, as parts of the one that puts a group's largest value on the last code."""
 
 
@@ -53,9 +52,10 @@ class Moments:
         # With the last column first, H = L L^T: the error of a column is made up for by those
         # after it, which have yet to be rounded.
         last_first = order.flip(0)
-        factor = torch.linalg.cholesky(curvature[last_first][:, last_first].double())
+        ordered = curvature[last_first][:, last_first].double()
+        factor = torch.linalg.cholesky(ordered).to(mean.dtype)
         corrections = -(factor / factor.diagonal()).T.flip(0, 1)
-        return cls(mean, curvature, order, corrections.to(mean.dtype).contiguous())
+        return cls(mean, curvature, order, corrections.contiguous())
 
 
 @frozen
@@ -86,12 +86,13 @@ class Gptq:
 
     def _rows(self, rows: Tensor, moments: Moments, scheme: Scheme) -> tuple[Tensor, Tensor]:
         weight = rows.float().T.contiguous()
-        scales = _searched_scales(weight, moments.curvature.diagonal(), scheme)
+        curvature = moments.curvature
+        scales = _searched_scales(weight, curvature.diagonal(), scheme)
         values = _rounded_in_order(weight, moments, scales, scheme)
-        pull = moments.curvature @ weight
+        pull = curvature @ weight
         for _ in range(self.refinements):
-            scales = _fitted_scales(moments.curvature, values, pull, scales, scheme)
-            values = _descended(moments.curvature, values, pull, scales, scheme)
+            scales = _fitted_scales(curvature, values, pull, scales, scheme)
+            values = _descended(curvature, values, pull, scales, scheme)
         return values.T.to(torch.int8).contiguous(), scales.T.to(scale_dtype(scheme)).contiguous()
 
 
@@ -127,8 +128,13 @@ def _representable(scales: Tensor, scheme: Scheme) -> Tensor:
 
 
 def _nearest(values: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
+    return (values / scales).round_().clamp_(*_limits(scheme))
+
+
+def _limits(scheme: Scheme) -> tuple[int, int]:
+    """The lowest and the highest integer."""
     limit = 1 << scheme.bits - 1
-    return (values / scales).round_().clamp_(-limit, limit - 1)
+    return -limit, limit - 1
 
 
 def _rounded_in_order(weight: Tensor, moments: Moments, scales: Tensor, scheme: Scheme) -> Tensor:
@@ -137,35 +143,8 @@ def _rounded_in_order(weight: Tensor, moments: Moments, scales: Tensor, scheme: 
     steps = scales.repeat_interleave(scheme.group, 0)[order]
     ordered = weight[order]
     values = torch.empty_like(weight)
-    values[order] = _swept(ordered, ordered, moments.corrections, steps, scheme)
+    values[order] = swept(ordered, ordered, moments.corrections, steps, *_limits(scheme))
     return values
-
-
-def _swept(
-    targets: Tensor, origin: Tensor, coupling: Tensor, steps: Tensor, scheme: Scheme
-) -> Tensor:
-    """Integers of columns that are rounded one after the other.
-
-    Column j is rounded to the nearest of its target plus ``coupling[j, i]`` times how far each
-    column i before it came from its origin.
-    """
-    width = len(targets)
-    limit = 1 << scheme.bits - 1
-    codes, finer = torch.empty_like(targets), steps.reciprocal()
-    moved = torch.empty_like(targets)
-    for start in range(0, width, BLOCK):
-        end = min(start + BLOCK, width)
-        block = torch.addmm(targets[start:end], coupling[start:end, :start], moved[:start])
-        local = moved[start:end]
-        parts = (block, *(each[start:end] for each in (codes, finer, steps, origin)))
-        within = coupling[start:end, start:end]
-        for at, (target, code, fine, step, was, couple) in enumerate(
-            zip(*(each.unbind() for each in (*parts, within)), strict=True)
-        ):
-            corrected = torch.addmv(target, local[:at].T, couple[:at]) if at else target
-            torch.mul(corrected, fine, out=code).round_().clamp_(-limit, limit - 1)
-            torch.sub(code * step, was, out=local[at])
-    return codes
 
 
 def _fitted_scales(
@@ -212,4 +191,4 @@ def _descended(
     coupling = curvature / -curvature.diagonal().unsqueeze(1)
     slope = torch.addmm(pull, curvature, rounded, beta=-1)
     targets = rounded - slope / curvature.diagonal().unsqueeze(1)
-    return _swept(targets, rounded, coupling, steps, scheme)
+    return swept(targets, rounded, coupling, steps, *_limits(scheme))
