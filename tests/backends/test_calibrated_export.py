@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.backends.families import tiny_families
 
 from llmx import Artifact, ExportJob, export
-from llmx.lower.build import draw
+from llmx.cache import DiskStore
+from llmx.lower.build import draw, fill
 from llmx.lower.calibrate import calibration_of
 from llmx.lower.context import resolve_lengths
 from llmx.lower.mixed import with_bits_spent
@@ -16,8 +18,12 @@ from llmx.lower.source import open_source
 from llmx.lower.tables import resolve_tables
 from llmx.plugins import load
 from llmx.progress import Silent, Stages
+from llmx.quantize.calibrated import Calibration
+from llmx.quantize.calibration import random_sequences
+from llmx.quantize.gptq import Gptq
 from llmx.quantize.mixed import planned_bytes
-from llmx.testing.tiny import SHAPE, write_config
+from llmx.quantize.rounding import largest_value
+from llmx.testing.tiny import SHAPE, tiny_job, write_config
 
 BITS = 6.0
 
@@ -102,3 +108,43 @@ def test_untrained_weights_are_not_calibrated(tmp_path: Path) -> None:
     stages = Stages()
     assert calibration_of(job, None, vocabulary=range(64), stages=stages) is None
     assert any("not calibrated" in note for note in stages.notes)
+
+
+def test_another_context_does_not_calibrate_again(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DiskStore(tmp_path / "store", 10**9)
+
+    def weights(length: int) -> Artifact:
+        job = ExportJob.create(
+            "smollm2",
+            checkpoint=str(artifact.folder.parent),
+            qmode="8da4w-gptq",
+            output_dir=str(tmp_path / f"of-{length}"),
+            **{
+                "export.max_context_length": length,
+                "quantization.calibration_limit": 2,
+                "quantization.calibration_seq_length": 16,
+            },
+        )
+        return export(job, store=store).manifest["weights"]
+
+    first = weights(64)
+    monkeypatch.delattr(Gptq, "solve")
+    assert weights(48) == first
+
+
+@pytest.mark.parametrize("family", sorted(tiny_families()))
+def test_layers_of_every_family_are_rounded_for_texts(family: str, tmp_path: Path) -> None:
+    job = tiny_job(family, tmp_path, tiny_families()[family])
+    plugins = load(family, job.backend.name)
+    source = open_source(job.base, plugins.family, Silent())
+    job = resolve_lengths(job, source.params)
+    job = resolve_tables(job, source.params, plugins.family.token_ids(checkpoint=None))
+    blueprint = draw(job, source, plugins)
+    texts = random_sequences(range(64), length=24, limit=2)
+    calibration = Calibration(texts, lambda model, tokens: model(tokens, torch.tensor([0])))
+    records = list(fill(blueprint, Stages(), largest_value, calibration))
+    narrow = [each for each in records if each.kind == "linear" and each.bits == 4]
+    assert narrow
+    assert all(each.output_error is not None and each.output_error < 0.2 for each in narrow)

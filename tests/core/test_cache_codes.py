@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llmx.cache import DiskStore
-from llmx.cache.codes import remembered
+from llmx.cache.codes import CalibratedCodes, remembered
 from llmx.quantize.codes import Codes, Rounding
 from llmx.quantize.plan import Scheme
 from llmx.quantize.rounding import half_a_step_beyond
@@ -81,3 +81,30 @@ def test_a_damaged_entry_is_rounded_again(
         rounding(WEIGHT, Scheme(4, 32)).values, half_a_step_beyond(WEIGHT, Scheme(4, 32)).values
     )
     assert counted.calls == 2
+
+
+class TestCalibrated:
+    """What calibrating gave is found again by its run's key and the weight's name."""
+
+    SCHEME = Scheme(4, 32)
+
+    def test_codes_and_error_come_back(self, store: DiskStore) -> None:
+        codes = half_a_step_beyond(WEIGHT, self.SCHEME)
+        known = CalibratedCodes(store, "run")
+        assert known.find("layer", self.SCHEME) is None
+        known.keep("layer", (codes, 0.125))
+        found = CalibratedCodes(store, "run").find("layer", self.SCHEME)
+        assert found is not None
+        assert torch.equal(found[0].values, codes.values)
+        assert torch.equal(found[0].scales, codes.scales)
+        assert found[1] == 0.125
+        assert known.find("other", self.SCHEME) is None
+        assert CalibratedCodes(store, "other").find("layer", self.SCHEME) is None
+
+    @pytest.mark.parametrize("file", ["codes.safetensors", "output_error"])
+    def test_a_damaged_entry_is_as_none(self, store: DiskStore, file: str) -> None:
+        known = CalibratedCodes(store, "run")
+        known.keep("layer", (half_a_step_beyond(WEIGHT, self.SCHEME), 0.125))
+        (entry,) = store.entries()
+        (entry.path / file).write_bytes(b"short")
+        assert known.find("layer", self.SCHEME) is None

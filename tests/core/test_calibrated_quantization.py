@@ -17,7 +17,7 @@ from llmx.model.decoder import Decoder
 from llmx.model.ops import BuildOptions, plain_ops
 from llmx.model.params import DecoderParams, Sinks
 from llmx.quantize.account import WeightRecord
-from llmx.quantize.calibrated import Calibration
+from llmx.quantize.calibrated import Calibration, Rounded
 from llmx.quantize.calibration import calibration_text, random_sequences, token_sequences
 from llmx.quantize.linear import rounded_per_token
 from llmx.quantize.load import load_weights
@@ -186,6 +186,55 @@ def test_a_layer_is_finished_before_the_next_is_read() -> None:
         if record.name == "layers.0.feed_forward.down_proj":
             break
     assert not any(name.startswith("layers.1") for name in read)
+
+
+class Remembering:
+    """Results of one run, for the next."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Rounded] = {}
+
+    def find(self, name: str, scheme: Scheme) -> Rounded | None:
+        return self.kept.get(name)
+
+    def keep(self, name: str, rounded: Rounded) -> None:
+        self.kept[name] = rounded
+
+
+def errors_of(records: list[WeightRecord]) -> dict[str, float | None]:
+    return {each.name: each.output_error for each in records}
+
+
+class TestRemembered:
+    """What an earlier run found is not computed again."""
+
+    @pytest.fixture
+    def results(self) -> Remembering:
+        results = Remembering()
+        build(Calibration(texts(), call, results=results))
+        return results
+
+    def test_texts_are_not_read_where_everything_is_known(self, results: Remembering) -> None:
+        def refuse(model: nn.Module, tokens: Tensor) -> object:
+            raise AssertionError("called")
+
+        model, records = build(Calibration(texts(), refuse, results=results))
+        assert torch.equal(call(model, texts()[0]), call(calibrated()[0], texts()[0]))
+        assert errors_of(records) == errors_of(calibrated()[1])
+
+    @pytest.mark.parametrize("gone", ["layers.1", "layers.2.feed_forward.down_proj", "head"])
+    def test_what_is_missing_is_found_again(self, results: Remembering, gone: str) -> None:
+        results.kept = {
+            name: each for name, each in results.kept.items() if not name.startswith(gone)
+        }
+        _, records = build(Calibration(texts(), call, results=results))
+        wanted = errors_of(calibrated()[1])
+        assert {name for name, error in errors_of(records).items() if error is not None} == {
+            name for name, error in wanted.items() if error is not None
+        }
+        for name, error in errors_of(records).items():
+            # The layers before are quantized ones now, which round a little differently.
+            assert error == (None if wanted[name] is None else pytest.approx(wanted[name], rel=0.1))
 
 
 def test_inputs_are_rounded_as_the_device_does() -> None:

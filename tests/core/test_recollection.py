@@ -40,6 +40,24 @@ def test_each_call_is_computed_once_for_each_input() -> None:
     assert layer.part.times == 4
 
 
+class Pair(Counting):
+    """Gives two, of which one is nothing, as attention without weights does."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return super().forward(x), None
+
+
+def test_parts_may_give_several() -> None:
+    part = Pair()
+    with recollection() as known:
+        known.keep([part])
+        for _ in range(2):
+            for x in known.each([torch.tensor([1.0])]):
+                doubled, nothing = part(x)
+                assert (doubled.add_(1).item(), nothing) == (3.0, None)
+    assert part.times == 1
+
+
 def test_afterwards_parts_compute_again() -> None:
     layer = Layer()
     with recollection() as known:

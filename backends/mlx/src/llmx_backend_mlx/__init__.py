@@ -23,7 +23,12 @@ FLOAT = {
 RECIPES = {
     "default": Recipe(
         "4-bit weights in groups of 32, bf16 activations, a KV cache.",
-        {**FLOAT, "quantization.qmode": "4w", "quantization.group_size": 32},
+        {
+            **FLOAT,
+            "quantization.qmode": "4w",
+            "quantization.group_size": 32,
+            "quantization.method": "auto",
+        },
     ),
     "float": Recipe("Weights in bf16, a KV cache.", FLOAT),
 }

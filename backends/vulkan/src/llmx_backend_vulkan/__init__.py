@@ -25,14 +25,18 @@ FLOAT = {
     "export.max_seq_length": None,
     "export.max_context_length": None,
 }
+FOUR_BITS = {
+    **FLOAT,
+    "quantization.method": "auto",
+    "quantization.embedding_quantize": "4,32",
+}
 RECIPES = {
     "default": Recipe(
         "4-bit weights, 8-bit activations, a KV cache.",
-        {**FLOAT, "quantization.qmode": "8da4w", "quantization.embedding_quantize": "4,32"},
+        {**FOUR_BITS, "quantization.qmode": "8da4w"},
     ),
     "weight-only": Recipe(
-        "4-bit weights, float activations.",
-        {**FLOAT, "quantization.qmode": "4w", "quantization.embedding_quantize": "4,32"},
+        "4-bit weights, float activations.", {**FOUR_BITS, "quantization.qmode": "4w"}
     ),
     "float": Recipe("Weights as they are in fp32.", FLOAT),
 }

@@ -28,7 +28,12 @@ RECIPES = {
     "default": Recipe(
         "Small and fast: 4-bit weights, one 8-bit table for tied embedding and head, 8-bit "
         "activations, a KV cache.",
-        {**BASIS, "quantization.qmode": "8da4w", "quantization.embedding_quantize": "auto"},
+        {
+            **BASIS,
+            "quantization.qmode": "8da4w",
+            "quantization.method": "auto",
+            "quantization.embedding_quantize": "auto",
+        },
     ),
     # https://ai.meta.com/blog/meta-llama-quantized-lightweight-models/
     "tables-8bit": Recipe(

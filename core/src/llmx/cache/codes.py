@@ -7,17 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
 from llmx.cache.keys import digest
 from llmx.cache.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from llmx.quantize.calibrated import Rounded
     from llmx.quantize.codes import Codes, Rounding
     from llmx.quantize.plan import Scheme
 
 KIND = "weights"
 FILE = "codes.safetensors"
+ERROR = "output_error"
 
 
 def remembered(
@@ -41,6 +45,33 @@ def remembered(
         return codes
 
     return look_or_round
+
+
+@frozen
+class CalibratedCodes:
+    """What calibrating gave under ``key``, weight by weight; see ``llmx.quantize.calibrated``."""
+
+    store: Store
+    key: str
+
+    def find(self, name: str, scheme: Scheme) -> Rounded | None:
+        """The codes and the error of a layer's output; ``None`` if they are not known."""
+        found = self.store.find(KIND, digest([self.key, name]))
+        codes = None if found is None else _read(found, scheme)
+        if found is None or codes is None:
+            return None
+        try:
+            return codes, float((found / ERROR).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def keep(self, name: str, rounded: Rounded) -> None:
+        """Remember a weight's result."""
+        codes, error = rounded
+        with self.store.keep(KIND, digest([self.key, name])) as folder:
+            if folder is not None:
+                _write(codes, folder)
+                (folder / ERROR).write_text(repr(error))
 
 
 def _digest(weight: Tensor) -> list[Any]:

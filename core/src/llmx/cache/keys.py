@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,35 @@ def skeleton_key(
             "params": repr(params),
             "constant methods": constant_methods,
             "schemes": repr(sorted(schemes.items())),
+        }
+    )
+
+
+def calibration_key(
+    job: ExportJob,
+    params: DecoderParams,
+    plugins: Plugins,
+    schemes: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    texts: Sequence[Sequence[int]],
+) -> str:
+    """The key of weights that are rounded for texts, whatever the program's context is.
+
+    Args:
+        schemes: how each module is quantized, by name.
+        weights: as of ``program_key``.
+        texts: token ids.
+    """
+    settings = decisive_settings(job)
+    return digest(
+        {
+            "toolchain": toolchain(plugins),
+            "family": job.base.model_class,
+            "settings": {name: settings[name] for name in ("model", "quantization", "backend")},
+            "params": repr(params),
+            "schemes": repr(sorted(schemes.items())),
+            "weights": weights,
+            "texts": texts,
         }
     )
 

@@ -25,6 +25,8 @@ LOW_BIT_QMODE = re.compile(r"torchao:(8da|fpa)([1-8])w")
 EMBEDDING_PATTERN = re.compile(r"(torchao:)?(\d+),\s*(\d+)")
 EMBEDDING_BITS = (2, 4, 8)
 AUTOMATIC = "auto"
+CALIBRATION_KEYS = ("calibration_file", "calibration_limit", "calibration_seq_length")
+"""Which text linear layers are rounded for."""
 HEAD_BITS = (4, 8)
 LOW_BIT_EMBEDDING_BITS = range(1, 9)
 
@@ -210,29 +212,36 @@ def _check_method(quantization: QuantizationOptions) -> None:
     method, qmode = quantization.method, quantization.qmode
     if qmode == GPTQ_QMODE:
         raise ConfigError(f"quantization.qmode {qmode} contradicts quantization.method {method}")
-    if method is not None and qmode is None:
-        raise ConfigError(
-            f"quantization.method {method} needs quantization.qmode",
-            remedy=f"add quantization.qmode={QMODES[0]}, or leave the method out",
-        )
-    hqq = quantization.use_hqq
-    if method is not None and hqq is not None and hqq != (method == "hqq"):
-        raise ConfigError(
-            f"quantization.method {method} contradicts quantization.use_hqq={str(hqq).lower()}",
-            remedy="leave one of them out",
-        )
-    for name in ("calibration_file", "calibration_limit", "calibration_seq_length"):
+    if method != AUTOMATIC:
+        _check_named_method(quantization)
+    for name in CALIBRATION_KEYS:
         value = getattr(quantization, name)
         if value is None:
             continue
         texts = (quantization.budget, quantization.pt2e_quantize)
-        if method != "gptq" and all(each is None for each in texts):
+        automatic = method == AUTOMATIC and qmode is not None and quantization.use_hqq is None
+        calibrates = method == "gptq" or automatic
+        if not calibrates and all(each is None for each in texts):
             raise ConfigError(
                 f"quantization.{name} needs a method that calibrates",
                 remedy="add quantization.method=gptq",
             )
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"quantization.{name} is {value}; it must be at least 1")
+
+
+def _check_named_method(quantization: QuantizationOptions) -> None:
+    method, hqq = quantization.method, quantization.use_hqq
+    if method is not None and quantization.qmode is None:
+        raise ConfigError(
+            f"quantization.method {method} needs quantization.qmode",
+            remedy=f"add quantization.qmode={QMODES[0]}, or leave the method out",
+        )
+    if method is not None and hqq is not None and hqq != (method == "hqq"):
+        raise ConfigError(
+            f"quantization.method {method} contradicts quantization.use_hqq={str(hqq).lower()}",
+            remedy="leave one of them out",
+        )
 
 
 def _check_graph(quantization: QuantizationOptions) -> None:

@@ -176,8 +176,10 @@ class QuantizationOptions:
     quantize_scope: Literal["full", "linear"] = option(
         "full", "What pt2e quantizes.", unsupported="use quantization.qmode"
     )
-    method: Literal["rounding", "hqq", "search", "gptq"] | None = option(
-        None, "How linear layers are rounded; none is as use_hqq says, or else search."
+    method: Literal["auto", "rounding", "hqq", "search", "gptq"] | None = option(
+        None,
+        "How linear layers are rounded; none is as use_hqq says, or else search. auto is gptq "
+        "where it takes minutes: for up to two billion weights, with a tokenizer.",
     )
     bits: float | None = option(
         None, "Average bits per weight, scales included: layers that need it most get 8 bits."
@@ -209,7 +211,7 @@ class QuantizationOptions:
     def __attrs_post_init__(self) -> None:
         # The older tool names the method in the mode.
         mode, _, method = (self.qmode or "").partition("-")
-        if method == "gptq" and self.method in (None, method):
+        if method == "gptq" and self.method in (None, "auto", method):
             object.__setattr__(self, "qmode", mode)
             object.__setattr__(self, "method", method)
 

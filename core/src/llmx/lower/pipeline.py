@@ -29,6 +29,7 @@ from llmx.lower.build import draw, methods_of, variants
 from llmx.lower.bundle import published_tokenizer, write_tokenizer
 from llmx.lower.context import context_notes, resolve_lengths
 from llmx.lower.forecast import MemoryRule
+from llmx.lower.method import resolve_method
 from llmx.lower.methods import constant_methods
 from llmx.lower.mixed import with_bits_spent
 from llmx.lower.prequantized import resolve_prequantized
@@ -131,13 +132,13 @@ def run(
             for each in words:
                 if each.passed is False:
                     stages.note(f"{each.name} fails: {each.figure:.0f} {each.detail}")
+        job = resolve_method(job, blueprint, tokenizer, stages)
         path = scratch / _program_name(job)
         methods = constant_methods(job, source.params, tokens)
         said = len(stages.notes)
         with stages.stage("look for the same export"):
-            key = program_key(
-                job, source.params, methods, plugins, source.identity(hashes.result(), tokenizer)
-            )
+            identity = source.identity(hashes.result(), tokenizer)
+            key = program_key(job, source.params, methods, plugins, identity)
             facts = copy_program(store, key, path, data_names(job.export))
         if facts is None:
             blueprint = with_bits_spent(job, blueprint, source, tokenizer, memory, stages)
@@ -147,6 +148,7 @@ def run(
                 source.params,
                 tokenizer,
                 methods,
+                identity,
                 plugins,
                 store,
                 memory,

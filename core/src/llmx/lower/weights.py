@@ -8,12 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import frozen
 from torch import nn
 
 from llmx.cache import Store
-from llmx.cache.codes import remembered
-from llmx.cache.keys import skeleton_key, toolchain
+from llmx.cache.codes import CalibratedCodes, remembered
+from llmx.cache.keys import calibration_key, skeleton_key, toolchain
 from llmx.config import ExportJob
 from llmx.config.data_files import has_data_files
 from llmx.lower.build import Blueprint, fill, methods_of, variants
@@ -60,6 +61,7 @@ def write_program(
     params: DecoderParams,
     tokenizer: Path | None,
     constant_methods: Mapping[str, Any],
+    identity: Mapping[str, Any],
     plugins: Plugins,
     store: Store,
     memory: MemoryRule,
@@ -69,7 +71,7 @@ def write_program(
 ) -> Written:
     """Read and quantize the weights, and write the program that has them to ``path``.
 
-    ``spool`` is where they wait until then.
+    ``identity`` tells the weights and the tokenizer from others; ``spool`` is where weights wait.
 
     Raises:
         CheckpointError: weights cannot be read.
@@ -84,9 +86,7 @@ def write_program(
     rounding = rounding_for_linears(job.quantization)
     if rounding is not largest_value:
         rounding = remembered(rounding, rounding.__name__, store, toolchain(plugins))
-    calibration = calibration_of(
-        job, tokenizer, vocabulary=blueprint.vocabulary.readable, stages=stages
-    )
+    calibration = _calibration(blueprint, job, params, tokenizer, identity, plugins, store, stages)
     with ThreadPoolExecutor(1) as beside:
         if store.find(SKELETONS, key) is None:
             # The exporter takes seconds to import, most of which rounding does not notice.
@@ -159,6 +159,26 @@ def weight_modules(model: nn.Module, accounted: Collection[str]) -> list[tuple[s
         if name in accounted or next(module.parameters(recurse=False), None) is not None:
             found[name] = module
     return list(found.items())
+
+
+def _calibration(
+    blueprint: Blueprint,
+    job: ExportJob,
+    params: DecoderParams,
+    tokenizer: Path | None,
+    identity: Mapping[str, Any],
+    plugins: Plugins,
+    store: Store,
+    stages: Stages,
+) -> Calibration | None:
+    """What the weights are rounded for, if for texts; it remembers what came of them."""
+    vocabulary = blueprint.vocabulary.readable
+    calibration = calibration_of(job, tokenizer, vocabulary=vocabulary, stages=stages)
+    if calibration is None:
+        return None
+    texts = [each.tolist() for each in calibration.texts]
+    key = calibration_key(job, params, plugins, blueprint.schemes, identity, texts)
+    return attrs.evolve(calibration, results=CalibratedCodes(store, key))
 
 
 def _load(

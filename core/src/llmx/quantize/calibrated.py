@@ -9,9 +9,9 @@ https://arxiv.org/abs/2504.02692): with a text of a few thousand tokens that fit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from attrs import define, field, frozen
@@ -64,22 +64,48 @@ class _Text:
         return out
 
 
+Rounded = tuple[Codes, float]
+"""A weight's integers and scales, and the relative error of its layer's output."""
+
+
+class Results(Protocol):
+    """What came out for weights, texts and settings that were the same."""
+
+    def find(self, name: str, scheme: Scheme) -> Rounded | None: ...
+
+    def keep(self, name: str, rounded: Rounded) -> None: ...
+
+
+class NoResults:
+    """Of a calibration that nobody remembers."""
+
+    def find(self, name: str, scheme: Scheme) -> Rounded | None:
+        return None
+
+    def keep(self, name: str, rounded: Rounded) -> None:
+        pass
+
+
 @frozen
 class Calibration:
     """What layers are rounded for: ``texts``, token ids [1, S] each.
 
     ``call``: (model, tokens) runs a model on a text from its beginning. ``solver``: how one weight
-    is rounded.
+    is rounded. ``results``: of an earlier run, which need not be found again.
     """
 
     texts: Sequence[Tensor]
     call: Callable[[nn.Module, Tensor], object]
     solver: Gptq = field(factory=Gptq)
+    results: Results = field(factory=NoResults)
 
 
 @define
 class CalibratedLayers:
     """Takes modules as their weights arrive and finishes each as soon as that can be done.
+
+    Texts wait before the first layer that they have yet to pass through, until one comes that has
+    something to be rounded.
 
     Args:
         model: has a list of ``layers``; each maps hidden states, its first argument, to new ones.
@@ -92,8 +118,9 @@ class CalibratedLayers:
     calibration: Calibration
     _missing: dict[int, set[str]] = field(init=False)
     _waiting: dict[str, nn.Module] = field(factory=dict, init=False)
-    _held: list[tuple[str, nn.Module]] = field(factory=list, init=False)
+    _heads: dict[str, nn.Linear] = field(factory=dict, init=False)
     _states: list[_Text] = field(factory=list, init=False)
+    _ahead: list[int] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._missing = {}
@@ -112,49 +139,82 @@ class CalibratedLayers:
         ``finished``: there is nothing to be done about it any more.
         """
         layer = _layer_of(name)
-        if layer is None:
-            if not finished:
-                self._held.append((name, module))
-            return
-        self._missing[layer].remove(name)
-        if not finished:
+        if finished:
+            pass
+        elif layer is not None:
             self._waiting[name] = module
-        if self._missing[layer]:
-            return
-        records: list[WeightRecord] = []
-        with torch.no_grad(), native_stderr_captured():
-            if not self._states:
-                records.extend(self._enter())
-            records.extend(self._finish_layer(layer))
-        # Not while the error stream is captured: whoever takes them shows progress there.
-        yield from records
+        elif self._is_calibrated(module, name):
+            self._heads[name] = module
+        else:
+            yield self.finisher.finish(name, module)
+        if layer is not None:
+            self._missing[layer].remove(name)
+            if not self._missing[layer]:
+                yield from self._finish_layer(layer)
 
     def end(self) -> Iterator[WeightRecord]:
         """All weights have arrived."""
-        for name, module in self._held:
-            codes = error = None
-            if self._is_calibrated(name, module):
-                assert isinstance(module, nn.Linear)
+        for name, head in self._heads.items():
+            results = self._known({name: head})
+            if results is None:
+                # Not while records are taken: whoever takes them shows progress on that stream.
                 with torch.no_grad(), native_stderr_captured():
-                    codes, error = self._head(name, module)
-            yield self.finisher.finish(name, module, codes, error)
-        self._held.clear()
+                    self._catch_up()
+                    results = self._kept(self._head(name, head))
+            yield self.finisher.finish(name, head, *results[name])
+        self._heads.clear()
 
-    def _is_calibrated(self, name: str, module: nn.Module) -> bool:
+    def _finish_layer(self, index: int) -> Iterator[WeightRecord]:
+        waiting, self._waiting = self._waiting, {}
+        linears = {
+            name: module
+            for name, module in waiting.items()
+            if isinstance(module, nn.Linear) and name in self.finisher.schemes
+        }
+        results = self._known(linears)
+        if results is None:
+            with torch.no_grad(), native_stderr_captured():
+                self._catch_up()
+                results = self._kept(self._rounded(index, linears))
+        else:
+            self._ahead.append(index)
+        for name, module in waiting.items():
+            yield self.finisher.finish(name, module, *results.get(name, (None, None)))
+
+    def _known(self, linears: Mapping[str, nn.Linear]) -> dict[str, Rounded] | None:
+        """What an earlier run found for all of them, or nothing."""
+        found = {}
+        for name in linears:
+            known = self.calibration.results.find(name, self.finisher.schemes[name])
+            if known is None:
+                return None
+            found[name] = known
+        return found
+
+    def _kept(self, results: dict[str, Rounded]) -> dict[str, Rounded]:
+        for name, each in results.items():
+            self.calibration.results.keep(name, each)
+        return results
+
+    def _is_calibrated(self, module: nn.Module, name: str) -> TypeGuard[nn.Linear]:
         # Rounding to 8 bits leaves nothing to gain.
         scheme = self.finisher.schemes.get(name)
         return isinstance(module, nn.Linear) and scheme is not None and scheme.bits < ROW_BITS
 
     # Before the layers.
 
-    def _enter(self) -> Iterator[WeightRecord]:
-        held, self._held = self._held, []
-        for name, module in held:
-            if self._is_calibrated(name, module):
-                self._held.append((name, module))
-            else:
-                yield self.finisher.finish(name, module)
-        self._states = [self._before_layers(tokens) for tokens in self.calibration.texts]
+    def _catch_up(self) -> None:
+        """Let the texts pass through all layers that are finished."""
+        if not self._states:
+            self._states = [self._before_layers(tokens) for tokens in self.calibration.texts]
+        for index in self._ahead:
+            layer = self._layers[index]
+            with buffers_kept(layer):
+                self._pass(layer, index, self._states)
+        self._ahead.clear()
+
+    def _pass(self, layer: nn.Module, index: int, texts: Iterable[_Text]) -> None:
+        self._states = [_Text(each.through(layer, index), each.rest) for each in texts]
 
     def _before_layers(self, tokens: Tensor) -> _Text:
         given = arguments_of_each(self._layers, lambda: self.calibration.call(self.model, tokens))
@@ -166,22 +226,17 @@ class CalibratedLayers:
 
     # One layer.
 
-    def _finish_layer(self, index: int) -> Iterator[WeightRecord]:
+    def _rounded(self, index: int, linears: Mapping[str, nn.Linear]) -> dict[str, Rounded]:
+        """Round a layer's linear layers; the texts are behind the rounded layer then."""
         layer = self._layers[index]
-        waiting, self._waiting = self._waiting, {}
-        linears = {
-            name: module
-            for name, module in waiting.items()
-            if isinstance(module, nn.Linear) and name in self.finisher.schemes
-        }
-        results: dict[str, tuple[Codes, float]] = {}
+        results: dict[str, Rounded] = {}
         originals = {name: module.weight for name, module in linears.items()}
         with (
             buffers_kept(layer),
             int8_inputs(linears, self.finisher.schemes),
             recollection() as known,
         ):
-            # All that is called before the layer whose inputs are wanted is settled.
+            # What is called before the linear layer whose inputs are asked for is settled.
             known.keep(cores_of(layer))
             pending = set(linears.values())
             for group in self._same_inputs(index, linears):
@@ -192,13 +247,10 @@ class CalibratedLayers:
                     linears[name].weight = nn.Parameter(rounded, requires_grad=False)
                     pending.remove(linears[name])
                 known.keep(parts_without(layer, pending, set(linears.values())))
-            self._states = [
-                _Text(each.through(layer, index), each.rest) for each in known.each(self._states)
-            ]
+            self._pass(layer, index, known.each(self._states))
         for name, linear in linears.items():
             linear.weight = originals[name]
-        for name, module in waiting.items():
-            yield self.finisher.finish(name, module, *results.get(name, (None, None)))
+        return results
 
     def _same_inputs(self, index: int, linears: Mapping[str, nn.Linear]) -> list[list[str]]:
         """Names of linear layers in order of use; those that are given one tensor together."""
@@ -228,7 +280,7 @@ class CalibratedLayers:
 
     def _solve(
         self, linears: Mapping[str, nn.Linear], mean: Tensor
-    ) -> Iterator[tuple[str, tuple[Codes, float]]]:
+    ) -> Iterator[tuple[str, Rounded]]:
         """Round layers that are given the same inputs, and tell the errors of their outputs."""
         moments = Moments.of(mean, self.calibration.solver.damping)
         schemes = self.finisher.schemes
@@ -246,7 +298,7 @@ class CalibratedLayers:
 
     # After the layers.
 
-    def _head(self, name: str, head: nn.Linear) -> tuple[Codes, float]:
+    def _head(self, name: str, head: nn.Linear) -> dict[str, Rounded]:
         def inputs() -> Iterator[Tensor]:
             for tokens, each in zip(self.calibration.texts, self._states, strict=True):
                 # Every position takes the place of the last one, which alone may give logits.
@@ -259,7 +311,7 @@ class CalibratedLayers:
         with int8_inputs({name: head}, self.finisher.schemes):
             for each in inputs():
                 mean.add(each)
-        return dict(self._solve({name: head}, mean.value))[name]
+        return dict(self._solve({name: head}, mean.value))
 
 
 @define

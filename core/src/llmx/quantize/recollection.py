@@ -19,7 +19,7 @@ class Recollection:
 
     _at: int = field(default=0, init=False)
     _calls: Counter[nn.Module] = field(factory=Counter, init=False)
-    _kept: dict[nn.Module, dict[tuple[int, int], Tensor]] = field(factory=dict, init=False)
+    _kept: dict[nn.Module, dict[tuple[int, int], Any]] = field(factory=dict, init=False)
 
     def each(self, inputs: Sequence[T]) -> Iterator[T]:
         """The inputs, always the same ones; the module is run on each before the next."""
@@ -28,23 +28,22 @@ class Recollection:
             yield given
 
     def keep(self, parts: Iterable[nn.Module]) -> None:
-        """From now on, compute ``parts``, which give tensors, once for each input and call."""
+        """From now on, compute ``parts`` once for each input and call."""
         for part in parts:
             if part not in self._kept:
                 self._keep(part)
 
     def _keep(self, part: nn.Module) -> None:
-        results: dict[tuple[int, int], Tensor] = {}
+        results: dict[tuple[int, int], Any] = {}
         self._kept[part] = results
         compute = part.forward
 
-        def forward(*arguments: Any, **named: Any) -> Tensor:
+        def forward(*arguments: Any, **named: Any) -> Any:
             key = self._at, self._calls[part]
             self._calls[part] += 1
             if key not in results:
                 results[key] = compute(*arguments, **named)
-            # A copy, since what follows may change it in place.
-            return results[key].clone()
+            return _copied(results[key])
 
         part.forward = forward
 
@@ -53,6 +52,13 @@ class Recollection:
         for part in self._kept:
             del part.forward
         self._kept.clear()
+
+
+def _copied(result: Any) -> Any:
+    """What follows may change a tensor in place; some parts give several, or ``None`` for one."""
+    if isinstance(result, tuple):
+        return tuple(_copied(each) for each in result)
+    return result.clone() if isinstance(result, Tensor) else result
 
 
 @contextmanager
