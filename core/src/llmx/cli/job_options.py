@@ -35,7 +35,7 @@ _VALUES: tuple[tuple[tuple[str, ...], str, Any, str], ...] = (
     (
         ("--method",),
         "quantization.method",
-        click.Choice(("rounding", "hqq", "search", "gptq")),
+        click.Choice(("auto", "rounding", "hqq", "search", "gptq")),
         "How linear layers are rounded.",
     ),
     (("--calibration",), "quantization.calibration_file", str, "Text to round for with gptq."),
