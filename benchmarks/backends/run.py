@@ -29,14 +29,16 @@ PAGE = ROOT / "docs" / "backends" / "index.md"
 BUILD = ROOT / "build" / "backends"
 TABLE = re.compile(r"\| export \| program, MB \|.*?\n(?=\n)", re.DOTALL)
 MEGA = 1e6
+WITHOUT_TEXT = ["--method", "search"]
+"""What is compared is lowering."""
 EXPORTS: Mapping[str, list[str]] = {
-    "xnnpack": ["--backend", "xnnpack"],
+    "xnnpack": ["--backend", "xnnpack", *WITHOUT_TEXT],
     "portable": ["--backend", "portable"],
-    "vulkan": ["--backend", "vulkan"],
+    "vulkan": ["--backend", "vulkan", *WITHOUT_TEXT],
     "coreml": ["--backend", "coreml"],
     "coreml prefill": ["--backend", "coreml", "--recipe", "prefill"],
     "openvino": ["--backend", "openvino"],
-    "mlx": ["--backend", "mlx"],
+    "mlx": ["--backend", "mlx", *WITHOUT_TEXT],
     "tosa": ["--backend", "tosa"],
     "ethosu": ["--backend", "ethosu"],
 }

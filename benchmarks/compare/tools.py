@@ -74,6 +74,7 @@ def _llmx(python: Path, weights: Path, folder: Path) -> Sequence[str]:
     job += ["--no-cache"]
     job += [f"export.max_seq_length={CONTEXT}", f"export.max_context_length={CONTEXT}"]
     job += ["quantization.qmode=8da4w", f"quantization.group_size={GROUP}"]
+    job += ["quantization.method=search"]  # as the others: without a text
     job += [f"quantization.embedding_quantize=4,{GROUP}"]
     return [str(python.parent / "llmx"), *job]
 
