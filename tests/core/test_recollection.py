@@ -47,6 +47,16 @@ class Pair(Counting):
         return super().forward(x), None
 
 
+def test_what_is_inside_of_a_part_that_is_kept_is_let_go() -> None:
+    layer, inputs = Layer(), [torch.tensor([1.0])]
+    with recollection() as known:
+        for part in (layer.part, layer, layer):
+            known.keep([part])
+            assert [layer(x).item() for x in known.each(inputs)] == [5.0]
+            assert known.count(layer.part) == (2 if part is layer.part else 0)
+    assert layer.part.times == 2
+
+
 def test_parts_may_give_several() -> None:
     part = Pair()
     with recollection() as known:

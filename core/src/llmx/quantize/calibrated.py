@@ -17,6 +17,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor, nn
 
+from llmx.memory import give_back
 from llmx.model.kv_cache import cores_of
 from llmx.quantize.account import WeightRecord
 from llmx.quantize.codes import Codes
@@ -242,6 +243,7 @@ class CalibratedLayers:
             for group in self._same_inputs(index, linears):
                 mean = self._mean(index, linears[group[0]], known)
                 results.update(self._solve({name: linears[name] for name in group}, mean))
+                give_back()
                 for name in group:
                     rounded = results[name][0].dequantize().to(originals[name].dtype)
                     linears[name].weight = nn.Parameter(rounded, requires_grad=False)

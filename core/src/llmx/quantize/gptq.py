@@ -24,7 +24,7 @@ from llmx.quantize.sweep import swept
 TINY = torch.finfo(torch.float32).tiny
 MOST_VALUES = 1 << 20
 """Values of a weight that are worked on at a time."""
-SHRINKING = tuple(1.1 - 0.6 * step / 16 for step in range(16))
+SHRINKING = tuple(1.1 - 0.6 * step / 40 for step in range(40))
 """Tried scales, as parts of the one that puts a group's largest value on the last code."""
 
 

@@ -43,9 +43,21 @@ class Recollection:
             self._calls[part] += 1
             if key not in results:
                 results[key] = compute(*arguments, **named)
+                self._drop_inside(part)
             return _copied(results[key])
 
         part.forward = forward
+
+    def count(self, part: nn.Module) -> int:
+        """How many results of a part are held."""
+        return len(self._kept.get(part, ()))
+
+    def _drop_inside(self, part: nn.Module) -> None:
+        """For this input ``part`` is not computed again, nor is anything in it."""
+        for inner in part.modules():
+            results = self._kept.get(inner, {}) if inner is not part else {}
+            for key in [each for each in results if each[0] == self._at]:
+                del results[key]
 
     def forget(self) -> None:
         """Let every part compute again."""
