@@ -15,6 +15,7 @@ from llmx.errors import LoweringError
 from llmx.hookspecs import BackendSpec
 from llmx.lower.data_files import moved_out, require_files
 from llmx.lower.layers import lower_layers, lower_whole
+from llmx.lower.leftovers import let_go_of
 from llmx.lower.program import finish_with_plan, joined, with_shared_state
 from llmx.lower.shared_data import store_once
 from llmx.lower.side_files import write_side_files
@@ -80,6 +81,7 @@ def lower_to_file(
     write_side_files(job, program, memory, stages, path.parent)
     if shared:
         store_once(path)
+    let_go_of(edge.exported_program(name) for name in models)
     return {
         "delegation": attrs.asdict(delegation),
         "memory": describe_memory(memory),

@@ -97,5 +97,8 @@ class _Listener(logging.Handler):
         if isinstance(said, WhyNoPartition):
             if said.node is not None:
                 self._reasons.by_node.setdefault(said.node.name, said.reason)
+                # It is one object for all that a module has to say: it would keep this program's
+                # graph, and with it the weights in its payloads, until the next one's.
+                said.node = None
         elif record.levelno >= logging.INFO:
             self._reasons.messages.append(record.getMessage().strip()[:LONGEST])
