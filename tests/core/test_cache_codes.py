@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from llmx.cache import DiskStore
-from llmx.cache.codes import remembered
+from llmx.cache.codes import QUICK, remembered
 from llmx.quantize.codes import Codes, Rounding
 from llmx.quantize.plan import Scheme
-from llmx.quantize.rounding import half_a_step_beyond
+from llmx.quantize.rounding import half_a_step_beyond, half_quadratic, least_squares
 
 WEIGHT = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
 
@@ -81,3 +81,10 @@ def test_a_damaged_entry_is_rounded_again(
         rounding(WEIGHT, Scheme(4, 32)).values, half_a_step_beyond(WEIGHT, Scheme(4, 32)).values
     )
     assert counted.calls == 2
+
+
+def test_a_quick_rounding_is_done_again_instead(store: DiskStore) -> None:
+    rounding = remembered(least_squares, least_squares.__name__, store, {"version": 1})
+    rounding(WEIGHT, Scheme(4, 32))
+    assert store.entries() == []
+    assert half_quadratic.__name__ not in QUICK

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 KIND = "weights"
 FILE = "codes.safetensors"
+QUICK = frozenset({"least_squares"})
+"""Roundings that are done again: to hash a weight and to write its codes takes three quarters of
+their own time, which every export of new weights would spend, and to read them a third."""
 
 
 def remembered(
@@ -26,8 +29,10 @@ def remembered(
     """``rounding``, which looks first whether it has rounded the same values before.
 
     Worth it where rounding is slow: a weight's bytes are hashed, and its codes read or written.
-    ``name`` tells it from other ways to round.
+    ``name`` tells it from other ways to round; the ``QUICK`` ones are given back as they are.
     """
+    if name in QUICK:
+        return rounding
 
     def look_or_round(weight: Tensor, scheme: Scheme) -> Codes:
         key = digest([name, toolchain, repr(scheme), _digest(weight)])
