@@ -124,17 +124,21 @@ def test_a_kept_program_that_was_damaged_is_not_used(
     assert again.manifest["program"] == filled.manifest["program"]
 
 
-def test_another_context_and_metadata_do_not_quantize_again(
-    make: Exporter, store: DiskStore, filled: Artifact
+def test_another_context_and_metadata_do_not_quantize_slowly_again(
+    make: Exporter, tmp_path: Path
 ) -> None:
+    store = DiskStore(tmp_path, 10**9)
+    slowly: dict[str, Any] = {"quantization.method": "hqq"}
+
     def kept() -> set[str]:
         return {each.key for each in store.entries() if each.kind == "weights"}
 
+    first = make(store, 2, **slowly)
     before = kept()
-    artifact = make(store, 2, max_context_length=32, metadata={"extra": 1})
+    artifact = make(store, 2, max_context_length=32, metadata={"extra": 1}, **slowly)
     assert artifact.manifest["reused"] is None
     assert before == kept() != set()
-    assert artifact.manifest["weights"] == filled.manifest["weights"]
+    assert artifact.manifest["weights"] == first.manifest["weights"]
 
 
 def test_weights_that_share_data_where_the_others_do_not_are_lowered(
