@@ -13,6 +13,7 @@ import torch
 from gguf import GGMLQuantizationType as Type
 
 from llmx.checkpoint import apply, gguf_decoder_map, hf_decoder_map, open_checkpoint, plan
+from llmx.checkpoint.gguf_reader import GgufCheckpoint
 from llmx.errors import CheckpointError
 from llmx.model.params import DecoderParams
 
@@ -211,6 +212,25 @@ def test_metadata_is_told_under_hugging_face_names(tmp_path: Path) -> None:
         "mlp_bias": False,
         "use_qk_norm": False,
     }
+
+
+def test_arrays_of_the_header_are_what_the_package_reads(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {
+        "strings": ["", "a", "ü", "<|end|>", "x" * 300],
+        "integers": [3, -4, 5],
+        "floats": [0.5, -1.25],
+        "truths": [True, False],
+        "lists": [[1, 2], [3, 4]],
+        "words": [["a", "b"], ["c", "d"]],
+    }
+    path = save(tmp_path / "m.gguf", decoder_tensors(), **arrays)  # type: ignore[arg-type]
+    checkpoint = open_checkpoint(str(path))
+    assert isinstance(checkpoint, GgufCheckpoint)
+    fields = gguf.GGUFReader(path).fields
+    assert checkpoint.metadata == {name: field.contents() for name, field in fields.items()}
+    assert {name: checkpoint.metadata[name] for name in list(arrays)[:4]} == dict(
+        list(arrays.items())[:4]
+    )
 
 
 def test_what_the_header_leaves_out_is_read_off_the_tensors(tmp_path: Path) -> None:

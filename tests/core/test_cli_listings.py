@@ -230,3 +230,16 @@ def test_no_colour_codes_in_a_pipe(site):
 
 def test_version(site):
     assert re.fullmatch(r"llmx, version \d+\.\d+\.\d+\n", site.llmx("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active")]
+)
+def test_threads_wait_without_a_processor_unless_told_otherwise(site, given, used):
+    code = (
+        "import atexit, os\n"
+        "from llmx.cli import main\n"
+        "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY']))\n"
+        "main(['--version'])\n"
+    )
+    assert site.python("-c", code, environment=given).stdout.splitlines()[-1] == used

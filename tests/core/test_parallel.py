@@ -28,3 +28,14 @@ def test_blocks_of_rows_cover_a_matrix_in_order() -> None:
     assert len(blocks) > 1
     assert torch.equal(torch.cat([matrix[block] for block in blocks]), matrix)
     assert list(row_blocks(torch.Size([3, 1 << 20]))) == [slice(at, at + 1) for at in range(3)]
+
+
+def test_pieces_may_be_worked_on_in_pieces() -> None:
+    products = map_parallel(
+        lambda row: map_parallel(lambda column: row * column, range(5)), range(30)
+    )
+    assert products == [[row * column for column in range(5)] for row in range(30)]
+
+
+def test_nothing_is_nothing() -> None:
+    assert map_parallel(str, []) == []

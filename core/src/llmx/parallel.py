@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -21,15 +22,47 @@ def map_parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     on small tensors for most of the time, and far longer where another program has a processor.
 
     Raises:
-        Exception: the first one that ``work`` raised.
+        Exception: one that ``work`` raised; no further item is begun then.
     """
+    todo = list(enumerate(items))
+    done: dict[int, R] = {}
     threads = torch.get_num_threads()
+
+    def take() -> None:
+        # Whoever is free takes the next: popping from a list is one step for Python.
+        while todo:
+            try:
+                at, item = todo.pop()
+            except IndexError:
+                return
+            try:
+                done[at] = work(item)
+            except BaseException:
+                todo.clear()
+                raise
+
+    todo.reverse()
+    helpers = min(threads, len(todo)) - 1
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, items))
+        others = [_pool(threads).submit(take) for _ in range(helpers)]
+        try:
+            take()
+        finally:
+            # One that has not begun is not waited for: the pool may be busy with whoever called.
+            failures = [each.exception() for each in others if not each.cancel()]
     finally:
         torch.set_num_threads(threads)
+    for failure in failures:
+        if failure is not None:
+            raise failure
+    return [done[at] for at in range(len(done))]
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: making them takes longer than many a matrix."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="llmx-parallel")
 
 
 def row_blocks(shape: torch.Size) -> Iterator[slice]:

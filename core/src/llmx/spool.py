@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import mmap
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -15,10 +15,12 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from llmx.memory import give_back
-from llmx.skeleton.pieces import plain_tensors
+from llmx.skeleton.pieces import plain_tensors, raw_bytes
 
 SMALLEST = 1 << 16
 """Bytes from which on a weight is worth a file."""
+OFTEN = 1 << 25
+"""Bytes after which memory is given back: doing so for every weight takes longer than the rest."""
 
 
 @define
@@ -31,6 +33,8 @@ class Spool:
     folder: Path
     _maps: WeakValueDictionary[int, mmap.mmap] = field(factory=WeakValueDictionary, init=False)
     """By address."""
+    _used: int = field(default=0, init=False)
+    """Bytes written or read since memory was given back."""
 
     def hold(self, *modules: nn.Module) -> None:
         """Put the parameters and buffers of ``modules`` on disk; those with common memory stay so.
@@ -43,44 +47,58 @@ class Spool:
             if storage.data_ptr() not in self._maps and not tensor.is_meta:
                 by_storage.setdefault(storage.data_ptr(), []).append(tensor)
         for tensors in by_storage.values():
-            self._move(tensors)
-        self.let_go()
-        give_back()
+            self._give_back_after(self._move(tensors))
 
     def let_go(self) -> None:
         """Give back the memory of what was read; it is read again when it is used."""
+        self._used = 0
         for each in self._maps.values():
             each.madvise(mmap.MADV_DONTNEED)
 
     @contextmanager
     def letting_go(self, model: nn.Module) -> Iterator[None]:
-        """Give memory back whenever a part of ``model`` that has weights has been called."""
-        parts = [each for each in model.modules() if next(each.parameters(False), None) is not None]
-        hooks = [each.register_forward_hook(lambda *_: self.let_go()) for each in parts]
+        """Give memory back while the parts of ``model`` that have weights are called."""
+        hooks = [
+            each.register_forward_hook(partial(self._read, _bytes(each)))
+            for each in model.modules()
+            if next(each.parameters(False), None) is not None
+        ]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+            self.let_go()
             give_back()
 
-    def _move(self, tensors: Sequence[Tensor]) -> None:
-        """Tensors of one storage: the stretch of it that they cover becomes a file."""
+    def _read(self, count: int, *call: object) -> None:
+        self._give_back_after(count)
+
+    def _give_back_after(self, count: int) -> None:
+        self._used += count
+        if self._used >= OFTEN:
+            self.let_go()
+            give_back()
+
+    def _move(self, tensors: Sequence[Tensor]) -> int:
+        """Tensors of one storage: the stretch of it that they cover becomes a file of this size."""
         spans = [_span(each) for each in tensors]
         start, end = min(first for first, _ in spans), max(last for _, last in spans)
         if end - start < SMALLEST:
-            return
+            return 0
+        stretch = torch.empty(0, dtype=torch.uint8).set_(tensors[0].untyped_storage())[start:end]
         with tempfile.TemporaryFile(dir=self.folder) as file:
-            _reserve(file.fileno(), end - start)
+            # Written, not copied into the map: that would cost a fault for every page.
+            file.write(raw_bytes(stretch))
+            file.flush()
             mapped = mmap.mmap(file.fileno(), end - start)
         held = torch.frombuffer(mapped, dtype=torch.uint8)
-        stretch = torch.empty(0, dtype=torch.uint8).set_(tensors[0].untyped_storage())[start:end]
-        held.copy_(stretch)
         for tensor, (first, _) in zip(tensors, spans, strict=True):
             typed = held[first - start :]
             typed = typed[: len(typed) // tensor.itemsize * tensor.itemsize].view(tensor.dtype)
             tensor.data = typed.as_strided(tensor.shape, tensor.stride())
         self._maps[held.data_ptr()] = mapped
+        return end - start
 
 
 @contextmanager
@@ -90,21 +108,19 @@ def spool_beside(folder: Path) -> Iterator[Spool]:
         yield Spool(Path(place))
 
 
-def _reserve(file: int, count: int) -> None:
-    """Give a file its size; a disk that is full is an error here, and a crash later."""
-    reserve = getattr(os, "posix_fallocate", None)
-    if reserve is None:
-        os.ftruncate(file, count)
-    else:
-        reserve(file, 0, count)
-
-
 def _span(tensor: Tensor) -> tuple[int, int]:
     """First byte of a tensor within its storage, and the one behind the last."""
     first = tensor.storage_offset()
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     last = first + sum((int(size) - 1) * int(step) for size, step in sizes)
     return int(first) * tensor.itemsize, int(last + 1) * tensor.itemsize
+
+
+def _bytes(part: nn.Module) -> int:
+    """Of the weights that are the part's own."""
+    tensors = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+    plain = (each for tensor in tensors for _, each in plain_tensors("", tensor))
+    return sum(each.numel() * each.itemsize for each in plain)
 
 
 def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:

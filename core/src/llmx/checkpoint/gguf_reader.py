@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
     from llmx.checkpoint.integers import IntegerWeight
 
+ARRAY_HEAD = 12
+"""Bytes of an array's type and length."""
+LENGTH = Struct("=Q")
+"""Of a string, before it."""
 STORED_AS_FLOAT = ("F64", "F32", "F16", "BF16")
 SPLIT_NAME = re.compile(r"-\d{5}-of-(\d{5})$")
 
@@ -114,7 +119,11 @@ def _reader(path: Path) -> Any:
     import numpy as np
 
     class Reader(gguf.GGUFReader):  # type: ignore[misc]
-        """Looks at the mapped file as a plain array: slices of a ``memmap`` cost far more."""
+        """Looks at the mapped file as a plain array: slices of a ``memmap`` cost far more.
+
+        Arrays are read at once. Vocabularies have a hundred thousand strings, of each of which the
+        package makes four arrays.
+        """
 
         @property
         def data(self) -> np.ndarray[Any, Any]:
@@ -124,7 +133,39 @@ def _reader(path: Path) -> Any:
         def data(self, mapped: np.memmap[Any, Any]) -> None:
             self._data = np.asarray(mapped)
 
+        def _get_field_parts(
+            self, orig_offs: int, raw_type: int
+        ) -> tuple[int, list[Any], list[int], list[Any]]:
+            array, string = gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING
+            if raw_type != array or self.byte_order != "I":
+                return super()._get_field_parts(orig_offs, raw_type)  # type: ignore[no-any-return]
+            (kind,) = self._get(orig_offs, np.uint32)
+            (count,) = self._get(orig_offs + 4, np.uint64)
+            start, kind = orig_offs + ARRAY_HEAD, gguf.GGUFValueType(int(kind))
+            if kind == string:
+                values, end = _strings(self._data, start, int(count))
+            elif kind in self.gguf_scalar_to_np:
+                values = [self._get(start, self.gguf_scalar_to_np[kind], int(count))]
+                end = start + int(count) * values[0].itemsize
+            else:
+                return super()._get_field_parts(orig_offs, raw_type)  # type: ignore[no-any-return]
+            if end > len(self._data):
+                raise ValueError("an array reaches beyond its end")
+            types = [array, kind] if count else [array]
+            return end - orig_offs, values, list(range(len(values))), types
+
     return Reader(path)
+
+
+def _strings(data: np.ndarray[Any, Any], at: int, count: int) -> tuple[list[Any], int]:
+    """The bytes of ``count`` strings that follow each other from ``at`` on, and where they end."""
+    content, found = data.data, []
+    for _ in range(count):
+        begin = at + LENGTH.size
+        (length,) = LENGTH.unpack(content[at:begin])
+        at = begin + length
+        found.append(content[begin:at])
+    return found, at
 
 
 def _to_torch(source: str, entry: Any) -> torch.Tensor:

@@ -23,6 +23,7 @@ from llmx.model.adapted import AdaptedLinear, LowRank
 from llmx.model.hadamard import Hadamard
 from llmx.model.ops import BuildOptions, ModelOps
 from llmx.model.params import DecoderParams
+from llmx.model.unfilled import unfilled
 from llmx.model.variants import with_adapters
 from llmx.plugins import Plugins
 from llmx.progress import Stages
@@ -78,7 +79,7 @@ def draw(job: ExportJob, source: Source, plugins: Plugins) -> Blueprint:
     special = plugins.family.token_ids(checkpoint=source.checkpoint)
     vocabulary = read_vocabulary(job.model, size=params.vocab_size, special=special)
     build = build_options(job, vocabulary)
-    with torch.device("meta"):
+    with unfilled():
         model = plugins.family.build_model(params=params, ops=ops, build=build)
     if build.rotation is Hadamard and not any(
         isinstance(each, Hadamard) for each in model.modules()

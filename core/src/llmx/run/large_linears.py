@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from llmx.run.expansion import expanding_quickly
+
 LARGE, BLOCK = 1 << 24, 1 << 22
 """Weights; an eager layer of integers makes several float copies of them."""
 
@@ -38,5 +40,7 @@ def _in_blocks(linear: nn.Linear, block: int, x: Tensor) -> Tensor:
     for start in range(0, rows, step):
         some = slice(start, start + step)
         bias = None if linear.bias is None else linear.bias[some]
-        parts.append(nn.functional.linear(x, linear.weight[some], bias))
+        weight = linear.weight[some]
+        expanding_quickly(weight)
+        parts.append(nn.functional.linear(x, weight, bias))
     return torch.cat(parts, dim=-1)

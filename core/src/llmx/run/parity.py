@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from llmx.config.methods import FORWARD
 from llmx.quiet import native_stderr_captured
+from llmx.run.expansion import quick_expansion
 from llmx.run.large_linears import large_linears_in_blocks
 from llmx.run.runtime import ProgramMethod
 from llmx.spool import Spool
@@ -106,6 +107,7 @@ def _expected(model: nn.Module, spool: Spool, calls: Sequence[tuple[Tensor, ...]
     with (
         torch.no_grad(),
         native_stderr_captured(),
+        quick_expansion(model),
         large_linears_in_blocks(model),
         spool.letting_go(model),
     ):
