@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -16,10 +17,7 @@ BLOCK = 1 << 17
 
 
 def map_parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """``work`` of every item, in their order.
-
-    PyTorch would share every single operator among its threads, which then wait for each other:
-    on small tensors for most of the time, and far longer where another program has a processor.
+    """``work`` of every item, in their order; each item is one thread's alone.
 
     Raises:
         Exception: one that ``work`` raised; no further item is begun then.
@@ -43,20 +41,32 @@ def map_parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
     todo.reverse()
     helpers = min(threads, len(todo)) - 1
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         others = [_pool(threads).submit(take) for _ in range(helpers)]
         try:
             take()
         finally:
             # One that has not begun is not waited for: the pool may be busy with whoever called.
             failures = [each.exception() for each in others if not each.cancel()]
-    finally:
-        torch.set_num_threads(threads)
     for failure in failures:
         if failure is not None:
             raise failure
     return [done[at] for at in range(len(done))]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute every operator in the thread that calls it.
+
+    It would share every single one among its threads, which then wait for each other: on small
+    tensors for most of the time, and far longer where another program has a processor.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,19 +40,26 @@ SPLIT_NAME = re.compile(r"-\d{5}-of-(\d{5})$")
 
 @frozen(kw_only=True, slots=False)
 class GgufCheckpoint(Checkpoint):
-    """``metadata`` holds the file's key-value pairs, ``entries`` its tensors' mapped bytes."""
+    """``metadata`` holds the file's key-value pairs, ``entries`` its tensors' ``mapped`` bytes."""
 
     metadata: Mapping[str, Any]
     entries: Mapping[str, Any]
+    mapped: mmap.mmap
 
     def read(self, name: str) -> torch.Tensor:
-        if name not in self.entries:
-            raise CheckpointError(f"{self.source} has no tensor {name}")
-        return _to_torch(self.source, self.entries[name])
+        return _to_torch(self.source, self._entry(name))
 
     def read_stored(self, name: str) -> torch.Tensor | IntegerWeight:
-        integers = integer_weight(self.entries[name]) if name in self.entries else None
-        return self.read(name) if integers is None else integers
+        entry = self._entry(name)
+        integers = integer_weight(entry)
+        return _to_torch(self.source, entry) if integers is None else integers
+
+    def _entry(self, name: str) -> Any:
+        if name not in self.entries:
+            raise CheckpointError(f"{self.source} has no tensor {name}")
+        # What was read before would stay in memory, in the end all of the file.
+        self.mapped.madvise(mmap.MADV_DONTNEED)
+        return self.entries[name]
 
     def special_tokens(self) -> Mapping[str, int]:
         return control_tokens(self.metadata)
@@ -111,6 +119,7 @@ def open_gguf(
         revision=revision,
         metadata=metadata,
         entries=entries,
+        mapped=reader.mapped,
     )
 
 
@@ -130,8 +139,8 @@ def _reader(path: Path) -> Any:
             return self._data
 
         @data.setter
-        def data(self, mapped: np.memmap[Any, Any]) -> None:
-            self._data = np.asarray(mapped)
+        def data(self, memmap: np.memmap[Any, Any]) -> None:
+            self.mapped, self._data = memmap.base, np.asarray(memmap)
 
         def _get_field_parts(
             self, orig_offs: int, raw_type: int

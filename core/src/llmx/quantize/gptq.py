@@ -12,6 +12,9 @@ Matrices are worked on with one column after the other in memory, [width, rows].
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -22,7 +25,7 @@ from llmx.quantize.plan import Scheme
 from llmx.quantize.sweep import swept
 
 TINY = torch.finfo(torch.float32).tiny
-MOST_VALUES = 1 << 20
+MOST_VALUES = 1 << 22
 """Values of a weight that are worked on at a time."""
 SHRINKING = tuple(1.1 - 0.6 * step / 40 for step in range(40))
 """Tried scales, as parts of the one that puts a group's largest value on the last code."""
@@ -80,20 +83,29 @@ class Gptq:
         """As a call, where H serves several weights."""
         # Rows are independent of each other.
         blocks = torch.chunk(weight, -(-weight.numel() // MOST_VALUES))
-        parts = map_parallel(lambda rows: self._rows(rows, moments, scheme), blocks)
+        parts = [self._rows(rows, moments, scheme) for rows in blocks]
         integers, scales = zip(*parts, strict=True)
         return Codes(torch.cat(integers), torch.cat(scales), scheme)
 
     def _rows(self, rows: Tensor, moments: Moments, scheme: Scheme) -> tuple[Tensor, Tensor]:
         weight = rows.float().T.contiguous()
         curvature = moments.curvature
-        scales = _searched_scales(weight, curvature.diagonal(), scheme)
+        search = partial(_searched_scales, importance=curvature.diagonal(), scheme=scheme)
+        fit = partial(_fitted_scales, curvature, scheme=scheme)
+        scales = _by_rows(search, weight)
         values = _rounded_in_order(weight, moments, scales, scheme)
         pull = curvature @ weight
         for _ in range(self.refinements):
-            scales = _fitted_scales(curvature, values, pull, scales, scheme)
+            scales = _by_rows(fit, values, pull, scales)
             values = _descended(curvature, values, pull, scales, scheme)
         return values.T.to(torch.int8).contiguous(), scales.T.to(scale_dtype(scheme)).contiguous()
+
+
+def _by_rows(work: Callable[..., Tensor], *matrices: Tensor) -> Tensor:
+    """``work`` of matrices [..., rows] whose rows are independent, some for each processor."""
+    count = torch.get_num_threads()
+    slices = zip(*(each.chunk(count, dim=1) for each in matrices), strict=True)
+    return torch.cat(map_parallel(lambda some: work(*some), slices), dim=1)
 
 
 def relative_output_error(codes: Codes, weight: Tensor, moments: Tensor) -> float:
@@ -111,12 +123,13 @@ def _searched_scales(weight: Tensor, importance: Tensor, scheme: Scheme) -> Tens
     largest = grouped.abs().amax(1) / ((1 << scheme.bits - 1) - 0.5)
     best = torch.full_like(largest, torch.inf)
     chosen = largest
+    codes, products = torch.empty_like(grouped), torch.empty_like(grouped)
     for part in SHRINKING:
         scales = _representable(largest * part, scheme)
-        codes = _nearest(grouped, scales.unsqueeze(1), scheme)
-        common = (codes * weighted).sum(1)
+        torch.div(grouped, scales.unsqueeze(1), out=codes).round_().clamp_(*_limits(scheme))
+        common = torch.mul(codes, weighted, out=products).sum(1)
         # What is left of the loss when the weights' own part is taken off.
-        loss = scales * (scales * (codes.square_() * weights).sum(1) - 2 * common)
+        loss = scales * (scales * codes.square_().mul_(weights).sum(1) - 2 * common)
         better = loss < best
         best = torch.where(better, loss, best)
         chosen = torch.where(better, scales, chosen)
@@ -125,10 +138,6 @@ def _searched_scales(weight: Tensor, importance: Tensor, scheme: Scheme) -> Tens
 
 def _representable(scales: Tensor, scheme: Scheme) -> Tensor:
     return scales.clamp_min(TINY).to(scale_dtype(scheme)).float()
-
-
-def _nearest(values: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
-    return (values / scales).round_().clamp_(*_limits(scheme))
 
 
 def _limits(scheme: Scheme) -> tuple[int, int]:
@@ -157,11 +166,12 @@ def _fitted_scales(
     groups, rows = scales.shape
     grouped = (groups, scheme.group, rows)
     normal = torch.empty(groups, groups, rows)
+    responses = torch.empty_like(values)
     for group in range(groups):
         start = group * scheme.group
         columns = slice(start, start + scheme.group)
-        response = curvature[start:, columns] @ values[columns]
-        normal[group, group:] = (response.mul_(values[start:])).view(-1, *grouped[1:]).sum(1)
+        response = torch.mm(curvature[start:, columns], values[columns], out=responses[start:])
+        normal[group, group:] = response.mul_(values[start:]).view(-1, *grouped[1:]).sum(1)
         normal[group + 1 :, group] = normal[group, group + 1 :]
     normal = normal.permute(2, 0, 1).contiguous()
     wanted = (pull * values).view(grouped).sum(1).T

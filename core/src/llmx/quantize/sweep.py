@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llmx.parallel import one_thread
+
 BLOCK = 32
 """Columns that are rounded one by one before what comes of them reaches the others."""
 
@@ -36,7 +38,8 @@ def swept(
         block.coupling[:size, :size] = coupling[some, some]
         block.steps[:size] = steps[some]
         torch.neg(origin[some], out=block.back[:size])
-        block.round(size, lowest, highest)
+        with one_thread():
+            block.round(size, lowest, highest)
         codes[some], moved[some] = block.codes[:size], block.moved[:size]
     return codes
 
