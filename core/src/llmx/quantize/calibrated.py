@@ -140,13 +140,11 @@ class CalibratedLayers:
         ``finished``: there is nothing to be done about it any more.
         """
         layer = _layer_of(name)
-        if finished:
-            pass
-        elif layer is not None:
+        if not finished and layer is not None:
             self._waiting[name] = module
-        elif self._is_calibrated(module, name):
+        elif not finished and self._is_calibrated(module, name):
             self._heads[name] = module
-        else:
+        elif not finished:
             yield self.finisher.finish(name, module)
         if layer is not None:
             self._missing[layer].remove(name)
