@@ -1,7 +1,7 @@
 """Quantizing layer by layer with the inputs that each layer has when the text gets there.
 
 Texts pass through the layers that are quantized already, and what comes out is what the next layer
-is rounded for. Only one layer is held in float at a time, besides the embedding and the head.
+is rounded for. Only one layer is held in float at a time, besides a head of few bits.
 
 A layer is not asked to make up for the error of those before it (as in GPTAQ, Li et al.,
 https://arxiv.org/abs/2504.02692): with a text of a few thousand tokens that fits the text itself.
