@@ -48,10 +48,6 @@ class Recollection:
 
         part.forward = forward
 
-    def count(self, part: nn.Module) -> int:
-        """How many results of a part are held."""
-        return len(self._kept.get(part, ()))
-
     def _drop_inside(self, part: nn.Module) -> None:
         """For this input ``part`` is not computed again, nor is anything in it."""
         for inner in part.modules():
