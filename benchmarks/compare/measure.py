@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from llmx.native import register_operators
 
 DECODE_POSITIONS = (16, 440)
 PREFILL_LENGTHS = (128, 400)
-STEPS = 8
+STEPS = 32
+PROMPTS = 2
 
 
 @frozen
@@ -57,14 +58,8 @@ def measure(
 ) -> dict[str, Any]:
     """Load times (s), speeds (tokens/s) and divergences of every program, by tool."""
     register_operators()
-    loads: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(5):
-        for name in _shuffled(programs):
-            started = time.perf_counter()
-            Program.load(programs[name])
-            loads[name].append(time.perf_counter() - started)
+    loads, speeds = _loads_and_speeds(programs, rounds)
     loaded = {name: Program.load(path) for name, path in programs.items()}
-    speeds = _speeds(loaded, rounds)
     divergences = _divergences(loaded, weights, texts)
     return {
         name: {
@@ -77,35 +72,38 @@ def measure(
     }
 
 
-def _speeds(programs: Mapping[str, Program], rounds: int) -> dict[str, dict[str, Any]]:
-    """Tokens per second, one figure per round and case; all programs take turns in a round."""
-    found: dict[str, dict[str, Any]] = {name: {"prefill": {}, "decode": {}} for name in programs}
-    for length in PREFILL_LENGTHS:
-        tokens = torch.randint(1000, (1, length))
-        for name, times in _in_turns(programs, tokens, 0, calls=1, rounds=rounds).items():
-            found[name]["prefill"][str(length)] = [length / each for each in times]
-    for position in DECODE_POSITIONS:
-        tokens = torch.randint(1000, (1, 1))
-        for name, times in _in_turns(programs, tokens, position, STEPS, rounds * 5).items():
-            found[name]["decode"][str(position)] = [STEPS / each for each in times]
-    return found
+def _loads_and_speeds(
+    programs: Mapping[str, Path], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
+    """Seconds to load, and tokens per second by kind of call; one figure of each per round.
 
-
-def _in_turns(
-    programs: Mapping[str, Program], tokens: Tensor, start: int, calls: int, rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of ``calls`` calls; the one before, which sets up the shapes, is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
+    In every round each program is loaded anew, in random order: where its memory happens to lie
+    makes up to a sixth of the speed of decoding.
+    """
+    loads: dict[str, list[float]] = {name: [] for name in programs}
+    speeds: dict[str, dict[str, Any]] = {name: {} for name in programs}
     for _ in range(rounds):
         for name in _shuffled(programs):
-            program = programs[name]
-            inputs = [program.inputs(tokens, start + step) for step in range(calls)]
-            program.method.execute(program.inputs(tokens, start))
             started = time.perf_counter()
-            for each in inputs:
-                program.method.execute(each)
-            times[name].append(time.perf_counter() - started)
-    return times
+            program = Program.load(programs[name])
+            loads[name].append(time.perf_counter() - started)
+            for length in PREFILL_LENGTHS:
+                rate = length * _calls_per_second(program, length, [0] * PROMPTS)
+                speeds[name].setdefault("prefill", {}).setdefault(str(length), []).append(rate)
+            for position in DECODE_POSITIONS:
+                rate = _calls_per_second(program, 1, range(position, position + STEPS))
+                speeds[name].setdefault("decode", {}).setdefault(str(position), []).append(rate)
+    return loads, speeds
+
+
+def _calls_per_second(program: Program, length: int, starts: Sequence[int]) -> float:
+    """Of ``length`` tokens; a call before them, which sets up the shapes, is not counted."""
+    inputs = [program.inputs(torch.randint(1000, (1, length)), start) for start in starts]
+    program.method.execute(inputs[0])
+    started = time.perf_counter()
+    for each in inputs:
+        program.method.execute(each)
+    return len(inputs) / (time.perf_counter() - started)
 
 
 def _shuffled(programs: Mapping[str, Any]) -> list[str]:

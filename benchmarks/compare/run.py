@@ -14,12 +14,15 @@ import os
 import platform
 import sys
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 from measure import measure
 from page import write_page
 from tools import TOOLS, export
 from weights import prepare
+
+from llmx.cli import SERIAL_PRODUCTS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -49,7 +52,11 @@ def main() -> int:
             programs[tool.name] = export(tool, weights, folder, BUILD / "environments")
             costs[tool.name] = json.loads((folder / "export.json").read_text())
         say("running the programs in turns")
-        measured = measure(programs, weights, HERE.parent / "heldout", options.rounds)
+        # As a device multiplies: each of ExecuTorch's threads by itself.
+        os.environ.setdefault(*SERIAL_PRODUCTS)
+        with get_context("spawn").Pool(1) as process:
+            texts = HERE.parent / "heldout"
+            measured = process.apply(measure, (programs, weights, texts, options.rounds))
         results = {
             "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
             "machine": machine(),

@@ -126,9 +126,11 @@ class TestArtifact:
         assert linears["other"] == 0
 
     def test_only_attention_cuts_the_subgraphs(self, tiny_export: Any) -> None:
-        # Each layer is cut where queries and keys are rotated and where they attend.
-        layers, angles, head = 2, 1, 1
-        assert tiny_export().manifest["delegation"]["subgraphs"] == 2 * layers + angles + head
+        # Each layer is cut where queries and keys are rotated and where they attend, the last one
+        # also where its last token is taken.
+        layers, angles, last, head = 2, 1, 1, 1
+        found = tiny_export().manifest["delegation"]["subgraphs"]
+        assert found == 2 * layers + angles + last + head
 
     def test_two_passes_delegate_as_much_in_more_subgraphs(self, tiny_export: Any) -> None:
         one, two = (tiny_export(**each).manifest["delegation"] for each in ({}, TWO_PASSES))

@@ -28,9 +28,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "windows of int8, repeated layers": {
         WINDOWS: [WINDOW],
         **INT8,
-        "config": {"num_hidden_layers": 4},
+        "config": {"num_hidden_layers": 5},
     },
-    "sinks, repeated layers": {**SINKS, "config": {"num_hidden_layers": 4}},
+    "sinks, repeated layers": {**SINKS, "config": {"num_hidden_layers": 5}},
     "sinks of int8, one token, plain attention": {**SINKS, **INT8, **STATIC},
 }
 CALLS = {

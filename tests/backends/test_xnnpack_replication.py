@@ -12,7 +12,7 @@ from tests.programs import methods, named_data, payloads, same_but_for_debug_han
 from llmx.lower.template import template_of
 from llmx.run.runtime import ProgramMethod
 
-LAYERS = {"num_hidden_layers": 4}
+LAYERS = {"num_hidden_layers": 5}
 PLAIN = {"qmode": None, "embedding_quantize": None, "use_sdpa_with_kv_cache": False}
 # Where norms follow instead of preceding, one more layer is lowered to see that they repeat.
 LONGER = {"transformers": {"num_hidden_layers": 5}}
@@ -23,7 +23,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     },
     "local and global attention": (
         "smollm2",
-        {"num_hidden_layers": 6},
+        {"num_hidden_layers": 8},
         {"local_global_attention": [16, 0]},
     ),
     "plain attention with biases": (

@@ -232,14 +232,28 @@ def test_version(site):
     assert re.fullmatch(r"llmx, version \d+\.\d+\.\d+\n", site.llmx("--version").stdout)
 
 
+VARIABLES = ("OMP_WAIT_POLICY", "MKL_NUM_THREADS")
+THREADS = f"""
+import atexit, os, sys
+from llmx.cli import main
+atexit.register(lambda: print([os.environ.get(each) for each in {VARIABLES}]))
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.parametrize(
-    ("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active")]
+    ("words", "given", "used"),
+    [
+        (["export", "--help"], {}, ["PASSIVE", None]),
+        (["run", "--help"], {}, ["PASSIVE", "1"]),
+        (["--debug", "bench", "--help"], {}, ["PASSIVE", "1"]),
+        (
+            ["chat", "--help"],
+            {"OMP_WAIT_POLICY": "active", "MKL_NUM_THREADS": "2"},
+            ["active", "2"],
+        ),
+    ],
 )
-def test_threads_wait_without_a_processor_unless_told_otherwise(site, given, used):
-    code = (
-        "import atexit, os\n"
-        "from llmx.cli import main\n"
-        "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY']))\n"
-        "main(['--version'])\n"
-    )
-    assert site.python("-c", code, environment=given).stdout.splitlines()[-1] == used
+def test_threads_stay_out_of_each_others_way_unless_told_otherwise(site, words, given, used):
+    answer = site.python("-c", THREADS, *words, environment=given)
+    assert answer.stdout.splitlines()[-1] == str(used)

@@ -127,10 +127,17 @@ def model_ops(job: ExportJob) -> ModelOps:
         ops,
         group_multiple=GROUP_MULTIPLE,
         quantized_linear=quantized_linear,
-        regroup=fuse_projections,
+        regroup=_regroup if job.model.enable_dynamic_shape else fuse_projections,
         int8_groups=False,
         integer_linears=job.model.dtype_override == "fp32",
     )
+
+
+def _regroup(model: nn.Module) -> nn.Module:
+    from llmx.model.fused import fuse_projections
+    from llmx.model.last_token import last_token_only
+
+    return fuse_projections(last_token_only(model))
 
 
 @hookimpl

@@ -73,8 +73,8 @@ class Template:
 def template_of(model: nn.Module, least: int = 0) -> Template | None:
     """The shortest template of ``least`` or more layers; ``None`` if it would be the whole model.
 
-    Layers of one kind have parameters, buffers and attention of the same shapes, and an equal
-    ``kind`` if they have that attribute.
+    Layers of one kind are of one class, with parameters, buffers and attention of the same shapes,
+    and an equal ``kind`` if they have that attribute.
 
     Raises:
         IrregularError: there is no list of layers.
@@ -159,7 +159,7 @@ def _place(layer: nn.Module) -> list[tuple[Any, ...]]:
 
 def _structure(layer: nn.Module) -> list[tuple[Any, ...]]:
     tensors = [*layer.named_parameters(), *layer.named_buffers()]
-    return _place(layer) + [
+    return [("type", type(layer)), *_place(layer)] + [
         (name, tuple(each.shape), each.dtype, type(each), getattr(each, "block_size", None))
         for name, each in tensors
     ]

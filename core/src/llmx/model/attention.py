@@ -44,14 +44,22 @@ class Attention(nn.Module):
         if build.sinks is not None:
             self.core = SinkAttention(self.core, shape, self.rotate_half)
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def heads(self, x: Tensor) -> Tensor:
+        """[1, S, heads * head_dim] to [1, S, heads, head_dim]."""
         return x.view(1, -1, x.shape[-1] // self.head_dim, self.head_dim)
+
+    def queries(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotated queries [1, S, n_heads, head_dim] of x [1, S, dim]."""
+        return apply_rope(self.q_norm(self.heads(self.q_proj(x))), cos, sin, self.rotate_half)
+
+    def keys(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotated keys [1, S, n_kv_heads, head_dim] of x [1, S, dim]."""
+        return apply_rope(self.k_norm(self.heads(self.k_proj(x))), cos, sin, self.rotate_half)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
         """x [1, S, dim], cos and sin [1, S, 1, head_dim], and the core's place."""
-        q = apply_rope(self.q_norm(self._heads(self.q_proj(x))), cos, sin, self.rotate_half)
-        k = apply_rope(self.k_norm(self._heads(self.k_proj(x))), cos, sin, self.rotate_half)
-        v = self._heads(self.v_proj(x))
+        q, k = self.queries(x, cos, sin), self.keys(x, cos, sin)
+        v = self.heads(self.v_proj(x))
         attended = self.core(q, k, v, place)
         out: Tensor = self.o_proj(attended.reshape(1, -1, self.width))
         return out

@@ -8,7 +8,7 @@ from attrs import frozen
 from torch import Tensor
 
 from llmx.model.cache_layout import Placement
-from llmx.model.kv_cache import AttentionCore, Consecutive, Scattered, attend, fused_place
+from llmx.model.kv_cache import AttentionCore, Consecutive, FusedCore, Scattered, attend
 from llmx.model.ops import AttentionShape
 from llmx.model.rope import RotaryEmbedding
 
@@ -78,20 +78,17 @@ class Int8CachedAttention(_Int8Cached):
         return ((stored.float() - zero_point.float()) * scale).to(self.dtype)
 
 
-class FusedInt8CachedAttention(_Int8Cached):
+class FusedInt8CachedAttention(FusedCore, _Int8Cached):
     """An int8 cache and attention on it by ExecuTorch's custom CPU operators.
 
     Queries are rounded to int8 like keys; the sums are taken over products of int8.
     """
 
+    bias_dtype = torch.float32
+
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__(shape)
         from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  (registers ops)
-
-    def place(
-        self, positions: Tensor, start: int, rope: RotaryEmbedding
-    ) -> Consecutive | Scattered:
-        return fused_place(self.layout, positions, start, torch.float32)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, place: Consecutive | Scattered) -> Tensor:
         for new, parts in (

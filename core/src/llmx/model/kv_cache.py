@@ -111,9 +111,17 @@ class CachedAttention(Cached):
 
 @frozen(eq=False)
 class Consecutive:
-    """Tokens in slots of their own from ``start`` on, each seeing all before it."""
+    """Tokens in slots of their own from ``start`` on, each seeing all before it.
+
+    ``first_query`` is the position of the first token that attends.
+    """
 
     start: int
+    first_query: int
+
+    def of_last(self, tokens: int) -> Consecutive:
+        """The place where only the last of a call's ``tokens`` attends."""
+        return Consecutive(self.start, self.start + tokens - 1)
 
     def write(self, value: Tensor, cache: Tensor) -> None:
         torch.ops.llama.update_cache(value, cache, self.start)
@@ -121,15 +129,19 @@ class Consecutive:
     @property
     def masking(self) -> tuple[int, Tensor | None, float, bool]:
         """start_pos, attn_mask, dropout and is_causal of the custom attention operators."""
-        return self.start, None, 0.0, True
+        return self.first_query, None, 0.0, True
 
 
 @frozen(eq=False)
 class Scattered:
-    """Tokens in ``slots`` [1, N]; ``bias`` [S, all slots] is 0 or minus infinity."""
+    """Tokens in ``slots`` [1, N]; ``bias`` [queries, all slots] is 0 or minus infinity."""
 
     slots: Tensor
     bias: Tensor
+
+    def of_last(self, tokens: int) -> Scattered:
+        """As of ``Consecutive``."""
+        return Scattered(self.slots, self.bias[-1:])
 
     def write(self, value: Tensor, cache: Tensor) -> None:
         torch.ops.llama.update_cache_with_indices(value, cache, 0, self.slots)
@@ -140,30 +152,33 @@ class Scattered:
         return 0, self.bias, 0.0, False
 
 
-def fused_place(
-    layout: CacheLayout, positions: Tensor, start: int, dtype: torch.dtype
-) -> Consecutive | Scattered:
-    """How ExecuTorch's custom operators are told of a layout; ``dtype`` is the bias's."""
-    if isinstance(layout, WholeContext):
-        return Consecutive(start)
-    placement = layout.place(positions)
-    seen = torch.zeros((), dtype=dtype, device=positions.device)
-    return Scattered(
-        placement.slots.unsqueeze(0), torch.where(placement.visible, seen, float("-inf"))
-    )
+class FusedCore(AttentionCore):
+    """Attention by ExecuTorch's custom CPU operators (flash attention).
 
+    How they are told of a layout is the place. With its ``of_last``, q is the last token's alone.
+    """
 
-class FusedCachedAttention(Cached):
-    """KV cache and attention by ExecuTorch's custom CPU operators (flash attention)."""
-
-    def __init__(self, shape: AttentionShape) -> None:
-        super().__init__(shape)
-        register_operators()
+    bias_dtype: torch.dtype
 
     def place(
         self, positions: Tensor, start: int, rope: RotaryEmbedding
     ) -> Consecutive | Scattered:
-        return fused_place(self.layout, positions, start, self.k_cache.dtype)
+        if isinstance(self.layout, WholeContext):
+            return Consecutive(start, start)
+        placement = self.layout.place(positions)
+        seen = torch.zeros((), dtype=self.bias_dtype, device=positions.device)
+        return Scattered(
+            placement.slots.unsqueeze(0), torch.where(placement.visible, seen, float("-inf"))
+        )
+
+
+class FusedCachedAttention(FusedCore, Cached):
+    """KV cache and attention by the custom operators."""
+
+    def __init__(self, shape: AttentionShape) -> None:
+        super().__init__(shape)
+        self.bias_dtype = shape.dtype
+        register_operators()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, place: Consecutive | Scattered) -> Tensor:
         place.write(k, self.k_cache)
