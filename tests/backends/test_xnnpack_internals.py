@@ -47,8 +47,9 @@ def test_the_stock_partitioner_still_cannot_do_float_activations() -> None:
 
 @pytest.fixture
 def exported_layer() -> ExportedProgram:
-    """What decoders consist of: a norm, 8da4w products, a rotation and a gate."""
+    """What decoders consist of: a norm, 8da4w products, a rotation, groups of heads and a gate."""
     from llmx.lower.capture import capture
+    from llmx.model.attention import in_groups, together
     from llmx.model.norm import RMSNorm
     from llmx.model.rope import RotateHalf, apply_rope
     from llmx.quantize.linear import affine_linear
@@ -68,7 +69,8 @@ def exported_layer() -> ExportedProgram:
             normed = self.norm(x)
             heads = self.up(normed).view(1, -1, 4, 16)
             turned = apply_rope(heads, heads.cos(), heads.sin(), self.rotate_half)
-            gated = nn.functional.silu(self.gate(normed)) * turned.reshape(1, -1, 64)
+            regrouped = together(in_groups(turned, 2))
+            gated = nn.functional.silu(self.gate(normed)) * regrouped
             return x + gated
 
     length = torch.export.Dim("length", min=1, max=32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from tests.core.test_fused_projections import SHAPE
@@ -28,11 +29,18 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 
 def decoder(
-    kind: dict[str, Any], build: dict[str, Any] | None = None, ops: dict[str, Any] | None = None
+    kind: dict[str, Any],
+    build: dict[str, Any] | None = None,
+    ops: dict[str, Any] | None = None,
+    *,
+    heads_apart: bool = False,
 ) -> Decoder:
     torch.manual_seed(0)
-    chosen = plain_ops(
-        **{"kv_cache": True, "fused_attention": True, "int8_cache": False, **(ops or {})}
+    chosen = attrs.evolve(
+        plain_ops(
+            **{"kv_cache": True, "fused_attention": True, "int8_cache": False, **(ops or {})}
+        ),
+        kv_heads_apart=heads_apart,
     )
     options = BuildOptions(dtype=torch.float32, max_context_length=64, **(build or {}))
     model = Decoder(DecoderParams(**SHAPE, **kind), chosen, options).eval()
@@ -50,9 +58,10 @@ def logits(model: nn.Module) -> list[torch.Tensor]:
     return [model(tokens[:, start:end], torch.tensor([start])) for start, end in CALLS]
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["heads together", "heads apart"])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_gives_the_same_logits(kind: tuple[Any, Any, Any]) -> None:
-    model = decoder(*kind)
+def test_gives_the_same_logits(kind: tuple[Any, Any, Any], apart: bool) -> None:
+    model = decoder(*kind, heads_apart=apart)
     expected = logits(model)
     shortened = last_token_only(model)
     assert isinstance(shortened.get_submodule("layers.1"), LastTokenLayer)

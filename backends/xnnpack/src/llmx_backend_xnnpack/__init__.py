@@ -125,6 +125,7 @@ def model_ops(job: ExportJob) -> ModelOps:
     # whole rows, and all of them fp32 activations.
     return attrs.evolve(
         ops,
+        kv_heads_apart=job.model.use_kv_cache and job.model.use_sdpa_with_kv_cache,
         group_multiple=GROUP_MULTIPLE,
         quantized_linear=quantized_linear,
         regroup=_regroup if job.model.enable_dynamic_shape else fuse_projections,

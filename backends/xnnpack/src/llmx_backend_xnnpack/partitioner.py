@@ -42,6 +42,7 @@ SETTLED = DEQUANTIZATIONS | {
     "aten.linear.default",
     "aten.mul.Tensor",
     "aten.neg.default",
+    "aten.permute_copy.default",
     "aten.pow.Tensor_Scalar",
     "aten.rsqrt.default",
     "aten.sigmoid.default",

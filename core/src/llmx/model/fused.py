@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmx.model.attention import Attention
+from llmx.model.attention import Attention, in_groups, together
 from llmx.model.norm import RMSNorm
 from llmx.model.rope import apply_rope
 from llmx.model.shallow import shallow_copy
@@ -21,30 +21,27 @@ from llmx.model.shallow import shallow_copy
 class FusedAttention(nn.Module):
     """``Attention`` with ``qkv_proj`` in place of three projections; gives the same values.
 
-    ``qk_norm`` has a row of weights for each head of queries and keys.
+    Its rows are those of queries, keys and values, group of heads after group. ``qk_norm`` has a
+    row of weights for each head of queries and keys in a group.
     """
 
     def __init__(self, attention: Attention, qkv_proj: nn.Linear, qk_norm: nn.Module) -> None:
         super().__init__()
-        heads = [
-            each.out_features // attention.head_dim
-            for each in (attention.q_proj, attention.k_proj, attention.v_proj)
-        ]
-        self.head_dim, self.width = attention.head_dim, attention.q_proj.out_features
-        self.rotated = [heads[0], heads[1]]
-        self.split = [heads[0] + heads[1], heads[2]]
+        queries, keys, values = _heads_of_a_group(attention)
+        self.head_dim, self.groups = attention.head_dim, attention.groups
+        self.rotated = [queries, keys]
+        self.split = [queries + keys, values]
         self.qkv_proj, self.qk_norm = qkv_proj, qk_norm
         self.o_proj, self.core = attention.o_proj, attention.core
         self.rotate_half = attention.rotate_half
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
         """x [1, S, dim], cos and sin [1, S, 1, head_dim], and the core's place."""
-        heads = self.qkv_proj(x).view(1, -1, sum(self.split), self.head_dim)
-        qk, v = torch.split(heads, self.split, dim=2)
+        heads = self.qkv_proj(x).view(1, -1, self.groups * sum(self.split), self.head_dim)
+        qk, v = torch.split(in_groups(heads, self.groups), self.split, dim=2)
         rotated = apply_rope(self.qk_norm(qk), cos, sin, self.rotate_half)
         q, k = torch.split(rotated, self.rotated, dim=2)
-        attended = self.core(q, k, v, place)
-        out: Tensor = self.o_proj(attended.reshape(1, -1, self.width))
+        out: Tensor = self.o_proj(together(self.core(q, k, v, place)))
         return out
 
 
@@ -68,7 +65,8 @@ def _fused_layer(layer: nn.Module) -> nn.Module:
     qk_norm = _stacked_norms(attention)
     if qk_norm is None:
         return layer
-    qkv_proj = _stacked_linears([attention.q_proj, attention.k_proj, attention.v_proj])
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    qkv_proj = _stacked_linears(projections, attention.groups)
     if qkv_proj is None:
         return layer
     fused = shallow_copy(layer)
@@ -76,8 +74,16 @@ def _fused_layer(layer: nn.Module) -> nn.Module:
     return fused
 
 
-def _stacked_linears(linears: Sequence[nn.Module]) -> nn.Linear | None:
-    """One layer with the rows of all; ``None`` if they are not of one kind."""
+def _heads_of_a_group(attention: Attention) -> list[int]:
+    """How many there are of queries, keys and values."""
+    size = attention.head_dim * attention.groups
+    return [
+        each.out_features // size for each in (attention.q_proj, attention.k_proj, attention.v_proj)
+    ]
+
+
+def _stacked_linears(linears: Sequence[nn.Module], groups: int) -> nn.Linear | None:
+    """One layer with the rows of all, group after group; ``None`` if they are not of one kind."""
     weights: list[Tensor] = []
     biases: list[Tensor | None] = []
     for linear in linears:
@@ -85,7 +91,7 @@ def _stacked_linears(linears: Sequence[nn.Module]) -> nn.Linear | None:
             return None
         weights.append(linear.weight)
         biases.append(linear.bias)
-    weight = _stacked(weights)
+    weight = _stacked(weights, groups)
     given = [bias for bias in biases if bias is not None]
     if weight is None or len(given) not in (0, len(biases)):
         return None
@@ -93,27 +99,36 @@ def _stacked_linears(linears: Sequence[nn.Module]) -> nn.Linear | None:
     with torch.device("meta"):
         fused = nn.Linear(weight.shape[1], sum(rows), bias=False)
     fused.weight = nn.Parameter(weight, requires_grad=False)
-    # The originals become views, so that the weights are not held twice.
-    for linear, part in zip(linears, _rows(weight, rows), strict=True):
-        linear.weight = nn.Parameter(part, requires_grad=False)
+    if groups == 1:
+        # The originals become views, so that the weights are not held twice.
+        for linear, part in zip(linears, _rows(weight, rows), strict=True):
+            linear.weight = nn.Parameter(part, requires_grad=False)
     if given:
-        fused.bias = nn.Parameter(torch.cat(given), requires_grad=False)
+        fused.bias = nn.Parameter(_joined(given, groups), requires_grad=False)
     return fused
 
 
-def _stacked(weights: Sequence[Any]) -> Tensor | None:
+def _stacked(weights: Sequence[Any], groups: int) -> Tensor | None:
     first = weights[0]
     if any(type(each) is not type(first) or each.dtype != first.dtype for each in weights):
         return None
     if not hasattr(first, "__tensor_flatten__"):
-        return torch.cat([each.detach() for each in weights])
+        return _joined(weights, groups)
     # Rounded weights: plain tensors with a row for each output channel, and what they have in
     # common.
     flat = [each.__tensor_flatten__() for each in weights]
     if any(each != flat[0] for each in flat):
         return None
-    parts = {name: torch.cat([getattr(each, name) for each in weights]) for name in flat[0][0]}
+    parts = {
+        name: _joined([getattr(each, name) for each in weights], groups) for name in flat[0][0]
+    }
     return _rebuilt(first, parts)
+
+
+def _joined(parts: Sequence[Tensor], groups: int) -> Tensor:
+    """Tensors [groups * N, ...] as one: for each group the rows of all of them."""
+    cut = [each.detach().reshape(groups, -1, *each.shape[1:]) for each in parts]
+    return torch.cat(cut, dim=1).flatten(0, 1)
 
 
 def _rows(weight: Any, counts: Sequence[int]) -> list[Tensor]:
@@ -140,9 +155,10 @@ def _stacked_norms(attention: Attention) -> nn.Module | None:
         return nn.Identity()
     if not all(isinstance(each, RMSNorm) for each in norms) or type(norms[0]) is not type(norms[1]):
         return None
+    queries, keys, _ = _heads_of_a_group(attention)
     rows = [
-        norm.weight.detach().expand(linear.out_features // attention.head_dim, -1)
-        for norm, linear in zip(norms, (attention.q_proj, attention.k_proj), strict=True)
+        norm.weight.detach().expand(heads, -1)
+        for norm, heads in zip(norms, (queries, keys), strict=True)
     ]
     stacked = shallow_copy(attention.q_norm)
     stacked.weight = nn.Parameter(torch.cat(rows), requires_grad=False)

@@ -17,7 +17,7 @@ LOWEST, HIGHEST = -128, 127
 
 @frozen(eq=False)
 class Quantized:
-    """``stored`` [1, S, H, D] int8; ``scale`` fp32 and ``zero_point`` int8, both [1, S, H, 1]."""
+    """``stored`` [G, S, H, D] int8; ``scale`` fp32 and ``zero_point`` int8, both [G, S, H, 1]."""
 
     stored: Tensor
     scale: Tensor
@@ -25,7 +25,7 @@ class Quantized:
 
 
 def quantize_per_token(x: Tensor) -> Quantized:
-    """Round x [1, S, H, D] to int8, asymmetrically, by the operators that the runtime has."""
+    """Round x [G, S, H, D] to int8, asymmetrically, by the operators that the runtime has."""
     ops = torch.ops.quantized_decomposed
     x = x.float()
     scale, zero_point = ops.choose_qparams_per_token_asymmetric(x, torch.int8)
@@ -42,11 +42,11 @@ class _Int8Cached(AttentionCore):
     v_zero_points: Tensor
 
     def __init__(self, shape: AttentionShape) -> None:
-        super().__init__(shape.layout)
+        super().__init__(shape.layout, shape.groups)
         import executorch.kernels.quantized  # noqa: F401  (forms of the operators for programs)
 
         self.dtype = shape.dtype
-        rows = (1, shape.layout.slots, shape.n_kv_heads)
+        rows = (shape.groups, shape.layout.slots, shape.n_kv_heads)
         for name in ("k", "v"):
             for part, width, dtype in (
                 ("cache", shape.head_dim, torch.int8),

@@ -1,9 +1,9 @@
 """Attention cores: where keys and values are kept, and how queries attend to them.
 
-Each takes q [1, S, n_heads, head_dim], k and v [1, S, n_kv_heads, head_dim] and a *place*, and
-returns [1, S, n_heads, head_dim]. Query head h reads key/value head ``h // (n_heads /
-n_kv_heads)``. The place is what layers of the same ``kind`` share in one call: made once by the
-``place`` of any of them.
+Each takes q [G, S, n_heads, head_dim], k and v [G, S, n_kv_heads, head_dim] and a *place*, and
+returns [G, S, n_heads, head_dim], for G groups of heads. Query head h reads key/value head ``h //
+(n_heads / n_kv_heads)`` of its group. The place is what layers of the same ``kind`` share in one
+call: made once by the ``place`` of any of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llmx.native import register_operators
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Masked attention over [1, S, H, D] queries and [1, T, Hkv, D] keys; mask [S, T] of bool."""
+    """Masked attention over [G, S, H, D] queries and [G, T, Hkv, D] keys; mask [S, T] of bool."""
     repeats = q.shape[2] // k.shape[2]
     k = k.repeat_interleave(repeats, dim=2)
     v = v.repeat_interleave(repeats, dim=2)
@@ -56,11 +56,13 @@ class AttentionCore(Core):
 
     Attributes:
         layout: which tokens are kept.
+        groups: of heads, a batch.
     """
 
-    def __init__(self, layout: CacheLayout) -> None:
-        super().__init__(layout)
+    def __init__(self, layout: CacheLayout, groups: int = 1) -> None:
+        super().__init__(layout, groups)
         self.layout = layout
+        self.groups = groups
 
 
 def cores_of(model: nn.Module) -> Iterator[Core]:
@@ -77,7 +79,7 @@ class UncachedAttention(AttentionCore):
     """Attention within one call; nothing is kept between calls."""
 
     def __init__(self, shape: AttentionShape) -> None:
-        super().__init__(shape.layout)
+        super().__init__(shape.layout, shape.groups)
 
     def place(self, positions: Tensor, start: int, rope: RotaryEmbedding) -> Tensor:
         return self.layout.visible(positions.unsqueeze(1), positions)
@@ -91,8 +93,8 @@ class Cached(AttentionCore):
     v_cache: Tensor
 
     def __init__(self, shape: AttentionShape) -> None:
-        super().__init__(shape.layout)
-        size = (1, shape.layout.slots, shape.n_kv_heads, shape.head_dim)
+        super().__init__(shape.layout, shape.groups)
+        size = (shape.groups, shape.layout.slots, shape.n_kv_heads, shape.head_dim)
         self.register_buffer("k_cache", torch.zeros(size, dtype=shape.dtype, device="cpu"))
         self.register_buffer("v_cache", torch.zeros(size, dtype=shape.dtype, device="cpu"))
 
@@ -134,7 +136,7 @@ class Consecutive:
 
 @frozen(eq=False)
 class Scattered:
-    """Tokens in ``slots`` [1, N]; ``bias`` [queries, all slots] is 0 or minus infinity."""
+    """Tokens in ``slots`` [G, N]; ``bias`` [queries, all slots] is 0 or minus infinity."""
 
     slots: Tensor
     bias: Tensor
@@ -167,9 +169,10 @@ class FusedCore(AttentionCore):
             return Consecutive(start, start)
         placement = self.layout.place(positions)
         seen = torch.zeros((), dtype=self.bias_dtype, device=positions.device)
-        return Scattered(
-            placement.slots.unsqueeze(0), torch.where(placement.visible, seen, float("-inf"))
-        )
+        slots = placement.slots.unsqueeze(0)
+        if self.groups > 1:
+            slots = slots.repeat(self.groups, 1)
+        return Scattered(slots, torch.where(placement.visible, seen, float("-inf")))
 
 
 class FusedCachedAttention(FusedCore, Cached):

@@ -21,16 +21,14 @@ class LastTokenAttention(Attention):
 
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
-        self.head_dim, self.width = attention.head_dim, attention.width
+        self.head_dim, self.groups = attention.head_dim, attention.groups
         self._modules = dict(attention._modules)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
         """As ``Attention``, for one token: [1, 1, dim]."""
         q = self.queries(x[:, -1:], cos[:, -1:], sin[:, -1:])
         k, v = self.keys(x, cos, sin), self.heads(self.v_proj(x))
-        attended = self.core(q, k, v, place.of_last(x.shape[1]))
-        out: Tensor = self.o_proj(attended.reshape(1, -1, self.width))
-        return out
+        return self.attend(q, k, v, place.of_last(x.shape[1]))
 
 
 class LastTokenLayer(nn.Module):

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class AttentionShape:
-    """What an attention core is built for: head counts, elements per head, kept tokens."""
+    """What an attention core is built for: head counts, elements per head, kept tokens.
+
+    The heads may come in ``groups``, a batch of them; the counts are those of each.
+    """
 
     n_heads: int
     n_kv_heads: int
     head_dim: int
     layout: CacheLayout
     dtype: torch.dtype
+    groups: int = 1
 
 
 NormFactory = Callable[[int, float], nn.Module]
@@ -41,7 +45,7 @@ RotaryFactory = Callable[["DecoderParams", "BuildOptions"], "RotaryEmbedding"]
 """To a module positions [S] -> cos, sin, see ``rope.RotaryEmbedding`` and ``rope.RotaryTable``."""
 
 AttentionFactory = Callable[[AttentionShape], "AttentionCore"]
-"""To a module (q [1, S, H, D], k [1, S, Hkv, D], v, place) -> [1, S, H, D], see ``kv_cache``."""
+"""To a module (q [G, S, H, D], k [G, S, Hkv, D], v, place) -> [G, S, H, D], see ``kv_cache``."""
 
 RecentFactory = Callable[[int, int, torch.dtype], "Core"]
 """(count, width, dtype) to a module (x [1, S, width], place) -> [1, count + S, width], see
@@ -77,6 +81,8 @@ class ModelOps:
     ``recent``: what keeps the last rows of a sequence between calls, for short convolutions.
     ``shared_table``: an embedding that keeps the bytes of ``quantized_linear`` for its weight.
     ``regroup``: how parts are put together for lowering, once they have their weights.
+    ``kv_heads_apart``: whether each key/value head has a cache of its own, so that what it reads
+    lies side by side.
     ``group_multiple``: groups of less than 8 bits must be a multiple of this many input channels.
     ``int8_groups``: whether 8-bit weights may have several scales per row.
     ``integer_weights``: whether a checkpoint's integers can stay; else the backend is given floats,
@@ -94,6 +100,7 @@ class ModelOps:
     shared_table: QuantizedEmbeddingFactory
     recent: RecentFactory = recent_rows
     regroup: Regrouping = as_built
+    kv_heads_apart: bool = False
     group_multiple: int = 1
     int8_groups: bool = True
     integer_weights: bool = True
