@@ -118,3 +118,37 @@ def test_partitions_that_passes_change_get_them_all(change: Callable[[Tensor], T
     modules = list(edge.exported_program().graph_module.children())
     assert modules
     assert any(not each.compile_specs for each in modules)
+
+
+def test_partitions_share_their_weights(
+    monkeypatch: pytest.MonkeyPatch, exported_layer: ExportedProgram
+) -> None:
+    """ExecuTorch asks the backend for copies; once it does not, weights are held twice."""
+    from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
+
+    from llmx.lower.program import lower
+    from llmx.skeleton.pieces import plain_tensors
+    from llmx_backend_xnnpack.partitioner import SparingPartitioner
+
+    copying, pairs = XnnpackBackend.copy_exported_program_for_preprocess, []
+
+    def watched(program: ExportedProgram, specs: object) -> ExportedProgram:
+        pairs.append((program, copying(program, specs)))
+        return pairs[-1][1]
+
+    monkeypatch.setattr(XnnpackBackend, "copy_exported_program_for_preprocess", watched)
+    weights = [
+        plain
+        for name, each in exported_layer.state_dict.items()
+        for _, plain in plain_tensors(name, each)
+    ]
+    before = [each.clone() for each in weights]
+    lower(exported_layer, [SparingPartitioner()], [], {})
+    shared = 0
+    for program, copied in pairs:
+        assert copied.graph is not program.graph
+        for name, tensor in program.state_dict.items():
+            assert copied.state_dict[name] is tensor
+            shared += 1
+    assert shared >= 4
+    assert all(map(torch.equal, weights, before))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from llmx.memory import AddedMemory, give_back
 from llmx.quantize.linear import affine_linear
 from llmx.quantize.plan import Scheme
 from llmx.quantize.rounding import largest_value
-from llmx.spool import SMALLEST, Spool
+from llmx.spool import PAUSE, SMALLEST, Spool
 
 MEGA = 1 << 20
 SCHEME = Scheme(bits=4, group=32, activations="int8")
@@ -94,3 +96,27 @@ def test_memory_is_given_back_and_values_are_read_again(spool: Spool) -> None:
         for each in linears:
             each(torch.ones(1, 1024))
     assert added.now() < 60 * MEGA
+
+
+def test_memory_is_given_back_while_somebody_reads(spool: Spool) -> None:
+    added = AddedMemory()
+    if added.now() is None:
+        pytest.skip("the system does not say how much memory is held")
+    linears = nn.ModuleList(nn.Linear(1024, 4096, bias=False) for _ in range(8))
+    total = [float(each.weight.detach().double().sum()) for each in linears]
+    spool.hold(*linears)
+    before = added.now()
+    with spool.letting_go_meanwhile():
+        assert [float(each.weight.detach().double().sum()) for each in linears] == total
+        until = time.monotonic() + 20
+        while added.now() > before + 30 * MEGA and time.monotonic() < until:
+            time.sleep(PAUSE)
+        assert added.now() < before + 30 * MEGA
+        assert [float(each.weight.detach().double().sum()) for each in linears] == total
+
+
+def test_nobody_lets_go_after_a_failure(spool: Spool) -> None:
+    spool.hold(nn.Linear(256, 256))
+    with pytest.raises(ZeroDivisionError), spool.letting_go_meanwhile():
+        raise ZeroDivisionError
+    assert not [each for each in threading.enumerate() if each.name.startswith("llmx-spool")]

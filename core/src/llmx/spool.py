@@ -5,9 +5,11 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event
 from weakref import WeakValueDictionary
 
 import torch
@@ -19,6 +21,8 @@ from llmx.skeleton.pieces import plain_tensors, raw_bytes
 
 SMALLEST = 1 << 16
 """Bytes from which on a weight is worth a file."""
+PAUSE = 0.2
+"""Seconds in which no more is read than may stay."""
 OFTEN = 1 << 25
 """Bytes after which memory is given back: doing so for every weight takes longer than the rest."""
 
@@ -52,8 +56,26 @@ class Spool:
     def let_go(self) -> None:
         """Give back the memory of what was read; it is read again when it is used."""
         self._used = 0
-        for each in self._maps.values():
-            each.madvise(mmap.MADV_DONTNEED)
+        for reference in self._maps.valuerefs():
+            mapped = reference()
+            if mapped is not None:
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    @contextmanager
+    def letting_go_meanwhile(self) -> Iterator[None]:
+        """Give memory back again and again while somebody reads the weights one after the other."""
+        done = Event()
+
+        def let_go() -> None:
+            while not done.wait(PAUSE):
+                self.let_go()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="llmx-spool") as beside:
+            beside.submit(let_go)
+            try:
+                yield
+            finally:
+                done.set()
 
     @contextmanager
     def letting_go(self, model: nn.Module) -> Iterator[None]:

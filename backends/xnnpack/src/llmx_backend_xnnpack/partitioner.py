@@ -8,11 +8,13 @@ The spec is an internal of ExecuTorch; ``tests/backends/test_xnnpack_internals.p
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec, PartitionResult
 from torch.export import ExportedProgram
@@ -90,6 +92,23 @@ def passes(options: XnnpackOptions) -> Sequence[SparingPartitioner]:
         enable_bf16=bf16,
     )
     return [dynamic, everything]
+
+
+def _copied_without_weights(
+    cls: type, edge_program: ExportedProgram, compile_specs: Sequence[CompileSpec]
+) -> ExportedProgram:
+    """A partition that XNNPACK may change; weights, which it does not, are shared.
+
+    All partitions are copied before the first is lowered: a copy of the weights, too, would need as
+    much memory as the program.
+    """
+    weights = (*edge_program.state_dict.values(), *edge_program.constants.values())
+    copied: ExportedProgram = copy.deepcopy(edge_program, {id(each): each for each in weights})
+    return copied
+
+
+# ExecuTorch's way for a backend to say how it is given partitions.
+XnnpackBackend.copy_exported_program_for_preprocess = classmethod(_copied_without_weights)
 
 
 def _constants(program: ExportedProgram) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from llmx.lower.leftovers import let_go_of
 from llmx.lower.program import finish_with_plan, joined, with_shared_state
 from llmx.lower.shared_data import store_once
 from llmx.lower.side_files import write_side_files
+from llmx.memory import give_back
 from llmx.progress import Stages
 from llmx.pte.data_files import seal
 from llmx.report.delegation import Delegation, count_delegation
@@ -45,6 +47,24 @@ def lower_to_file(
     Raises:
         LoweringError: the model cannot be lowered, or the backend took no part of it.
     """
+    facts = _write(models, job, backend, constant_methods, spool, stages, path)
+    # The graphs refer to each other in circles, and to payloads.
+    gc.collect()
+    give_back()
+    if shared:
+        store_once(path)
+    return facts
+
+
+def _write(
+    models: Mapping[str, nn.Module],
+    job: ExportJob,
+    backend: BackendSpec,
+    constant_methods: Mapping[str, Any],
+    spool: Spool,
+    stages: Stages,
+    path: Path,
+) -> dict[str, Any]:
     lengths = {each.method_name: each.export_seq_len or 1 for each in job.multimethod.methods}
     lengths = {name: lengths.get(name, 1) for name in models}
     if len(models) > 1 and backend.joins_methods(job=job):
@@ -79,8 +99,6 @@ def lower_to_file(
             require_files(job.export, path.parent, job.backend.name or "the program")
             seal(path)
     write_side_files(job, program, memory, stages, path.parent)
-    if shared:
-        store_once(path)
     let_go_of(edge.exported_program(name) for name in models)
     return {
         "delegation": attrs.asdict(delegation),

@@ -142,21 +142,22 @@ def run(
             facts = copy_program(store, key, path, data_names(job.export))
         if facts is None:
             blueprint = with_bits_spent(job, blueprint, source, tokenizer, memory, stages)
-            written = write_program(
-                blueprint,
-                job,
-                source.params,
-                tokenizer,
-                methods,
-                identity,
-                plugins,
-                store,
-                memory,
-                spool,
-                stages,
-                path,
-            )
-            # The graphs refer to each other in circles, and to weights.
+            with spool.letting_go_meanwhile():
+                written = write_program(
+                    blueprint,
+                    job,
+                    source.params,
+                    tokenizer,
+                    methods,
+                    identity,
+                    plugins,
+                    store,
+                    memory,
+                    spool,
+                    stages,
+                    path,
+                )
+            # What calls had in hand, of graphs and weights, refers to each other in circles.
             gc.collect()
             with stages.stage("check"):
                 give_back()

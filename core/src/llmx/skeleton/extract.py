@@ -18,6 +18,7 @@ from llmx.skeleton.skeleton import BYTES, DESCRIPTION, NoSkeletonError
 from llmx.skeleton.span import Span
 
 MAX_PADDING = 64
+PIECE = 1 << 24
 
 
 def write_skeleton(
@@ -80,13 +81,23 @@ def _data_spans(
     for span, fitting in candidates:
         for length in fitting:
             inner = Span(span.offset, length)
-            found = hashlib.sha256(view[inner.offset : inner.end]).digest()
+            found = _digest(file, inner)
             if found in owners:
                 spans.setdefault(owners[found], set()).add(inner)
                 break
     for name, each in spans.items():
         yield name, tuple(sorted(each, key=lambda span: span.offset))
     view.release()
+
+
+def _digest(file: mmap.mmap, span: Span) -> bytes:
+    """SHA-256 of a stretch; little of a long one is in memory at a time."""
+    digest = hashlib.sha256()
+    for at in range(span.offset, span.end, PIECE):
+        digest.update(file[at : min(at + PIECE, span.end)])
+        if span.length >= PIECE:
+            file.madvise(mmap.MADV_DONTNEED)
+    return digest.digest()
 
 
 def _lengths_within(span: Span, lengths: list[int], view: memoryview) -> list[int]:
