@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from tools import CONTEXT
 from torch import Tensor
 
 from llmx.native import register_operators
 
-DECODE_POSITIONS = (16, 440)
+DECODE_POSITIONS = (16, 440, 2000)
 PREFILL_LENGTHS = (128, 400)
 STEPS = 32
 PROMPTS = 2
+LONGEST_TEXT = 512
 
 
 @frozen
@@ -122,7 +122,7 @@ def _divergences(
     found: dict[str, list[float]] = {name: [] for name in programs}
     for path in sorted(texts.glob("*.txt")):
         text = path.read_text(encoding="utf-8")
-        ids = tokenizer(text, return_tensors="pt").input_ids[:, :CONTEXT]
+        ids = tokenizer(text, return_tensors="pt").input_ids[:, :LONGEST_TEXT]
         with torch.no_grad():
             expected = model(ids).logits[0].log_softmax(-1)
         for name, program in programs.items():

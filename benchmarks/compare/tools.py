@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 HERE = Path(__file__).parent
-CONTEXT = 512
+CONTEXT = 2048
 GROUP = 32
 EXPORT_LLM_JOB = """\
 base:

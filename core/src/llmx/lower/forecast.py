@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -27,8 +27,10 @@ CALIBRATING_BYTES = 32
 """For each weight of a layer that is rounded for texts: floats, and how its inputs go together."""
 WIDENING_BYTES = 12
 """For each weight that stays a float: its form in the checkpoint and the one in the model."""
-LOWERING_BYTES = 4
-"""For each byte of the layers that are lowered: graph, payload, and what the backend makes."""
+LOWERING_BYTES = 2
+"""For each byte of the layers that are lowered: payload, and what the backend makes of it."""
+GRAPH_BYTES = 20_000_000
+"""For each layer that is lowered, whatever its weights."""
 KERNEL_SHARE = 1.2
 """What kernels make of a program's weights when it is loaded, to the weights themselves."""
 
@@ -73,7 +75,7 @@ def forecast(blueprint: Blueprint, job: ExportJob) -> Forecast:
     packed, _ = _stored(blueprint, model)
     work = {
         "rounding the largest weight": rounding + caches,
-        "lowering": LOWERING_BYTES * _lowered(blueprint, job),
+        "lowering": _lowering_bytes(blueprint, job),
         "trying the program": int(KERNEL_SHARE * packed) + 2 * caches,
     }
     return Forecast(PROGRAMS, work)
@@ -83,7 +85,8 @@ def _rounding_bytes(blueprint: Blueprint, job: ExportJob, name: str, module: nn.
     elements = sum(each.numel() for each in module.parameters(recurse=False))
     if name not in blueprint.schemes:
         return WIDENING_BYTES * elements
-    calibrated = job.quantization.method == "gptq" and not job.base.random_weights
+    texts = job.quantization.method == "gptq" and not job.base.random_weights
+    calibrated = texts and name.startswith("layers.")
     return (CALIBRATING_BYTES if calibrated else ROUNDING_BYTES) * elements
 
 
@@ -103,25 +106,29 @@ def _stored(blueprint: Blueprint, model: nn.Module, prefix: str = "") -> tuple[i
     return packed, held
 
 
-def _lowered(blueprint: Blueprint, job: ExportJob) -> int:
-    """Bytes of what is lowered: all, or the ends of the model and the template's layers."""
+def _lowering_bytes(blueprint: Blueprint, job: ExportJob) -> int:
+    """For what is lowered: all, or the ends of the model and the template's layers."""
     model = blueprint.model
-    _, whole = _stored(blueprint, model)
-    repeats = job.export.replicate_layers and job.quantization.pt2e_quantize is None
-    if not repeats:
-        return whole
+    _, held = _stored(blueprint, model)
+    layers: Any = getattr(model, "layers", ())
+    lowered = _template(model, job) or range(len(layers))
+    held -= sum(
+        _stored(blueprint, each, f"layers.{at}")[1]
+        for at, each in enumerate(layers)
+        if at not in lowered
+    )
+    return LOWERING_BYTES * held + GRAPH_BYTES * len(lowered)
+
+
+def _template(model: nn.Module, job: ExportJob) -> Sequence[int] | None:
+    """Numbers of the layers that are lowered for all; ``None`` where each is by itself."""
+    if not job.export.replicate_layers or job.quantization.pt2e_quantize is not None:
+        return None
     try:
         template = template_of(model)
     except IrregularError:
-        return whole
-    if template is None:
-        return whole
-    layers: Any = model.layers
-    return whole - sum(
-        _stored(blueprint, each, f"layers.{at}")[1]
-        for at, each in enumerate(layers)
-        if at not in template.chosen
-    )
+        return None
+    return None if template is None else template.chosen
 
 
 def forecast_in_float(blueprint: Blueprint) -> Forecast:
