@@ -22,7 +22,7 @@ NOT_HERE = {"torchao", "vgf"}
 """torchao's kernels come with builds for Arm, and Arm's converter needs a newer C library."""
 POSITIONS = {
     "_assert_scalar", "_local_scalar_dense", "add", "aten__to_copy_default", "aten_add_tensor",
-    "aten_arange_start_step", "ge", "getitem", "le", "lt", "sym_size",
+    "aten_arange_start_step", "ge", "getitem", "le", "lt", "sub", "sym_size",
 }  # fmt: skip
 CACHE = {"auto_functionalized_v2", "llama_custom_sdpa_default", "llama_update_cache_default"}
 MOVED = {
@@ -31,7 +31,7 @@ MOVED = {
 }  # fmt: skip
 RINGS = {
     "aten_bitwise_and_tensor", "aten_full_default", "aten_ge_scalar", "aten_ge_tensor",
-    "aten_lt_scalar", "aten_remainder_scalar", "aten_sub_tensor", "aten_where_self",
+    "aten_lt_scalar", "aten_remainder_scalar", "aten_repeat_default", "aten_sub_tensor", "aten_where_self",
     "scalar_tensor",
 }  # fmt: skip
 """Slots and masks of sliding windows, in whole numbers."""

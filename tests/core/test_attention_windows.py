@@ -164,7 +164,7 @@ def streaming_reference(model: Decoder, text: Tensor) -> Tensor:
         attention = layer.attention
         normed = layer.attention_norm(x)
         q, k, v = (
-            attention._heads(project(normed))
+            attention.heads(project(normed))
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         rows = []

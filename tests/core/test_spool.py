@@ -111,6 +111,7 @@ def test_memory_is_given_back_while_somebody_reads(spool: Spool) -> None:
         until = time.monotonic() + 20
         while added.now() > before + 30 * MEGA and time.monotonic() < until:
             time.sleep(PAUSE)
+            give_back()
         assert added.now() < before + 30 * MEGA
         assert [float(each.weight.detach().double().sum()) for each in linears] == total
 

@@ -45,7 +45,8 @@ def test_the_record_tells_repeated_layers_apart(told: Artifact) -> None:
             handles[found[0]].add(node.meta["debug_handle"])
             counts[found[0]] += 1
     assert set(counts) == {f"layers.{index}" for index in range(LAYERS)}
-    assert len(set(counts.values())) == 1
+    # The last one computes one token only.
+    assert len({counts[f"layers.{index}"] for index in range(LAYERS - 1)}) == 1
     assert sum(map(len, handles.values())) == len(set().union(*handles.values()))
 
 
@@ -55,7 +56,7 @@ def test_every_layer_has_its_time(profile: Profile) -> None:
         *(f"layer {index}" for index in range(LAYERS)), "outside layers",
     ]  # fmt: skip
     assert all(row.milliseconds > 0 for row in rows)
-    assert len({row.calls for row in rows[1:LAYERS]}) == 1
+    assert len({row.calls for row in rows[1 : LAYERS - 1]}) == 1
 
 
 def test_steps_make_up_the_call(profile: Profile) -> None:
@@ -85,8 +86,9 @@ def test_steps_are_linked_to_layers_and_lines(profile: Profile) -> None:
 def test_delegates_tell_their_operators(profile: Profile) -> None:
     names = Counter(part.name for step in profile.steps for part in step.parts)
     products = sum(count for name, count in names.items() if "QB4W" in name)
-    # Queries, keys and values at once; their output; gate, up and down. The head has 8 bits.
-    assert products == 5 * LAYERS
+    # Queries, keys and values at once, in the last layer apart; their output; gate, up and down.
+    # The head has 8 bits.
+    assert products == 5 * LAYERS + 2
     assert sum(count for name, count in names.items() if "QC8W" in name) == 1
 
 

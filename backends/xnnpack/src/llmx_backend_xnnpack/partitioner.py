@@ -17,6 +17,7 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec, PartitionResult
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -103,8 +104,20 @@ def _copied_without_weights(
     much memory as the program.
     """
     weights = (*edge_program.state_dict.values(), *edge_program.constants.values())
-    copied: ExportedProgram = copy.deepcopy(edge_program, {id(each): each for each in weights})
+    shared = {id(each): each for each in weights if _is_whole(each)}
+    copied: ExportedProgram = copy.deepcopy(edge_program, shared)
     return copied
+
+
+def _is_whole(weight: object) -> bool:
+    """Whether its memory holds nothing else: XNNPACK writes that of a weight from its beginning to
+    its end."""
+    if not isinstance(weight, Tensor) or type(weight) not in (Tensor, nn.Parameter):
+        return False
+    return (
+        weight.is_contiguous()
+        and weight.untyped_storage().nbytes() == weight.numel() * weight.itemsize
+    )
 
 
 # ExecuTorch's way for a backend to say how it is given partitions.

@@ -21,8 +21,7 @@ class LastTokenAttention(Attention):
 
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
-        self.head_dim, self.groups = attention.head_dim, attention.groups
-        self._modules = dict(attention._modules)
+        vars(self).update(vars(shallow_copy(attention)))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
         """As ``Attention``, for one token: [1, 1, dim]."""
@@ -31,15 +30,13 @@ class LastTokenAttention(Attention):
         return self.attend(q, k, v, place.of_last(x.shape[1]))
 
 
-class LastTokenLayer(nn.Module):
+class LastTokenLayer(Layer):
     """``Layer`` from x [1, S, dim] to what it gives for the last token, [1, 1, dim]."""
 
-    def __init__(self, layer: Layer, attention: Attention) -> None:
-        super().__init__()
-        self.attention_norm = layer.attention_norm
-        self.attention = LastTokenAttention(attention)
-        self.feed_forward_norm = layer.feed_forward_norm
-        self.feed_forward = layer.feed_forward
+    def __init__(self, layer: Layer) -> None:
+        nn.Module.__init__(self)
+        vars(self).update(vars(shallow_copy(layer)))
+        self.attention = LastTokenAttention(layer.attention)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
         last = x[:, -1:] + self.attention(self.attention_norm(x), cos, sin, place)
@@ -62,5 +59,5 @@ def last_token_only(model: nn.Module) -> nn.Module:
     if type(attention) is not Attention or not isinstance(attention.core, FusedCore):
         return model
     shortened = shallow_copy(model)
-    shortened.layers = nn.ModuleList([*others, LastTokenLayer(last, attention)])
+    shortened.layers = nn.ModuleList([*others, LastTokenLayer(last)])
     return shortened
