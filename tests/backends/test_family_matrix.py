@@ -31,8 +31,8 @@ MOVED = {
 }  # fmt: skip
 RINGS = {
     "aten_bitwise_and_tensor", "aten_full_default", "aten_ge_scalar", "aten_ge_tensor",
-    "aten_lt_scalar", "aten_remainder_scalar", "aten_repeat_default", "aten_sub_tensor", "aten_where_self",
-    "scalar_tensor",
+    "aten_lt_scalar", "aten_remainder_scalar", "aten_repeat_default", "aten_sub_tensor",
+    "aten_where_self", "scalar_tensor",
 }  # fmt: skip
 """Slots and masks of sliding windows, in whole numbers."""
 XNNPACK_LEAVES = POSITIONS | CACHE | MOVED
