@@ -93,7 +93,7 @@ def _write(codes: Codes, folder: Path) -> None:
     from llmx.quantize.codes import pack
 
     bits, values = codes.scheme.bits, codes.values
-    if _fills_bytes(bits):
+    if _several_fill_a_byte(bits):
         blocks = row_blocks(values.shape)
         parts = map_parallel(lambda rows: pack(values[rows], bits, "first low"), blocks)
         values = torch.cat(parts)
@@ -111,12 +111,12 @@ def _read(folder: Path, scheme: Scheme) -> Codes | None:
     try:
         tensors = load_file(str(folder / FILE))
         values = tensors["codes"]
-        if _fills_bytes(scheme.bits):
+        if _several_fill_a_byte(scheme.bits):
             values = unpack(values, scheme.bits, "first low")
         return Codes(values, tensors["scales"], scheme)
     except (OSError, SafetensorError, KeyError):
         return None
 
 
-def _fills_bytes(bits: int) -> bool:
-    return 8 % bits == 0
+def _several_fill_a_byte(bits: int) -> bool:
+    return bits < 8 and 8 % bits == 0
