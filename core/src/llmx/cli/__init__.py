@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     if RUNNERS.intersection(given[:2]):  # --debug may come first
         # ExecuTorch's attention calls that library from each of its own threads, in whose way the
-        # library's threads are: prompts take half as long again.
+        # library's threads are: prompts take a third longer.
         os.environ.setdefault(*SERIAL_PRODUCTS)
     with rare_collections():
         code = invoke(given)
