@@ -128,8 +128,10 @@ def test_partitions_share_their_weights(
 
     from llmx.lower.program import lower
     from llmx.skeleton.pieces import plain_tensors
+    from llmx_backend_xnnpack.copies import share_weights
     from llmx_backend_xnnpack.partitioner import SparingPartitioner
 
+    share_weights()
     copying, pairs = XnnpackBackend.copy_exported_program_for_preprocess, []
 
     def watched(program: ExportedProgram, specs: object) -> ExportedProgram:
@@ -159,8 +161,10 @@ def test_a_weight_that_is_a_part_of_another_tensor_is_copied() -> None:
     from executorch.runtime import Runtime
 
     from llmx.lower.program import default_program_config, finish, lower
+    from llmx_backend_xnnpack.copies import share_weights
     from llmx_backend_xnnpack.partitioner import SparingPartitioner
 
+    share_weights()
     rows = torch.randn(96, 64, generator=torch.Generator().manual_seed(0))
     model = nn.Linear(64, 32, bias=False)
     model.weight = nn.Parameter(rows[32:64], requires_grad=False)

@@ -56,6 +56,12 @@ def projections(model: nn.Module, layer: int = 0) -> list[Any]:
     return [attention.q_proj, attention.k_proj, attention.v_proj]
 
 
+def quantize_projections(model: nn.Module) -> None:
+    for layer in range(2):
+        for linear in projections(model, layer):
+            quantize(linear, FOUR_BITS)
+
+
 def logits(model: nn.Module) -> torch.Tensor:
     out: torch.Tensor = model(torch.arange(9).unsqueeze(0), torch.tensor([0]))
     return out
@@ -66,9 +72,7 @@ def logits(model: nn.Module) -> torch.Tensor:
 def test_gives_what_the_projections_give_apart(kind: dict[str, Any], rounded: bool) -> None:
     model = decoder(**kind)
     if rounded:
-        for layer in range(2):
-            for linear in projections(model, layer):
-                quantize(linear, FOUR_BITS)
+        quantize_projections(model)
     expected = logits(model)
     fused = fuse_projections(model)
     attentions = [fused.get_submodule(f"layers.{layer}.attention") for layer in range(2)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.core.test_fused_projections import FOUR_BITS, projections, quantize
+from tests.core.test_fused_projections import quantize_projections
 from tests.core.test_last_token import KINDS, decoder, logits
 
 from llmx.model.attention import in_groups, together
@@ -37,9 +37,7 @@ def test_logits_are_the_same(kind: tuple[Any, Any, Any]) -> None:
 def test_projections_are_fused_all_the_same(kind: tuple[Any, Any, Any], rounded: bool) -> None:
     model = decoder(*kind, heads_apart=True)
     if rounded:
-        for layer in range(2):
-            for linear in projections(model, layer):
-                quantize(linear, FOUR_BITS)
+        quantize_projections(model)
     expected = logits(model)
     fused = fuse_projections(model)
     attentions = [fused.get_submodule(f"layers.{layer}.attention") for layer in range(2)]

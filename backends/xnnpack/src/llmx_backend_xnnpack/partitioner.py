@@ -8,19 +8,17 @@ The spec is an internal of ExecuTorch; ``tests/backends/test_xnnpack_internals.p
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec, PartitionResult
-from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from llmx_backend_xnnpack.copies import share_weights
 from llmx_backend_xnnpack.operators import operators
 
 if TYPE_CHECKING:
@@ -81,6 +79,7 @@ class SparingPartitioner(XnnpackPartitioner):  # type: ignore[misc]
 
 def passes(options: XnnpackOptions) -> Sequence[SparingPartitioner]:
     """One partitioner for all operators, or one for layers with 8-bit activations before it."""
+    share_weights()
     bf16 = options.enable_bf16
     everything = SparingPartitioner(
         configs=operators(extended=options.extended_ops), enable_bf16=bf16
@@ -93,35 +92,6 @@ def passes(options: XnnpackOptions) -> Sequence[SparingPartitioner]:
         enable_bf16=bf16,
     )
     return [dynamic, everything]
-
-
-def _copied_without_weights(
-    cls: type, edge_program: ExportedProgram, compile_specs: Sequence[CompileSpec]
-) -> ExportedProgram:
-    """A partition that XNNPACK may change; weights, which it does not, are shared.
-
-    All partitions are copied before the first is lowered: a copy of the weights, too, would need as
-    much memory as the program.
-    """
-    weights = (*edge_program.state_dict.values(), *edge_program.constants.values())
-    shared = {id(each): each for each in weights if _is_whole(each)}
-    copied: ExportedProgram = copy.deepcopy(edge_program, shared)
-    return copied
-
-
-def _is_whole(weight: object) -> bool:
-    """Whether its memory holds nothing else: XNNPACK writes that of a weight from its beginning to
-    its end."""
-    if not isinstance(weight, Tensor) or type(weight) not in (Tensor, nn.Parameter):
-        return False
-    return (
-        weight.is_contiguous()
-        and weight.untyped_storage().nbytes() == weight.numel() * weight.itemsize
-    )
-
-
-# ExecuTorch's way for a backend to say how it is given partitions.
-XnnpackBackend.copy_exported_program_for_preprocess = classmethod(_copied_without_weights)
 
 
 def _constants(program: ExportedProgram) -> frozenset[str]:
