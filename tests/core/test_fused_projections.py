@@ -67,6 +67,14 @@ def logits(model: nn.Module) -> torch.Tensor:
     return out
 
 
+def all_fused(model: nn.Module) -> nn.Module:
+    """The model with both attentions fused."""
+    fused = fuse_projections(model)
+    attentions = [fused.get_submodule(f"layers.{layer}.attention") for layer in range(2)]
+    assert all(isinstance(each, FusedAttention) for each in attentions)
+    return fused
+
+
 @pytest.mark.parametrize("rounded", [False, True], ids=["float", "4 bits"])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_gives_what_the_projections_give_apart(kind: dict[str, Any], rounded: bool) -> None:
@@ -74,9 +82,7 @@ def test_gives_what_the_projections_give_apart(kind: dict[str, Any], rounded: bo
     if rounded:
         quantize_projections(model)
     expected = logits(model)
-    fused = fuse_projections(model)
-    attentions = [fused.get_submodule(f"layers.{layer}.attention") for layer in range(2)]
-    assert all(isinstance(each, FusedAttention) for each in attentions)
+    fused = all_fused(model)
     torch.testing.assert_close(logits(fused), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(logits(model), expected)
 

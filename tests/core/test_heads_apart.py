@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.core.test_fused_projections import quantize_projections
+from tests.core.test_fused_projections import all_fused, quantize_projections
 from tests.core.test_last_token import KINDS, decoder, logits
 
 from llmx.model.attention import in_groups, together
-from llmx.model.fused import FusedAttention, fuse_projections
 from llmx.model.kv_cache import cache_bytes, cores_of
 from llmx.model.params import Sinks
 
@@ -39,10 +38,7 @@ def test_projections_are_fused_all_the_same(kind: tuple[Any, Any, Any], rounded:
     if rounded:
         quantize_projections(model)
     expected = logits(model)
-    fused = fuse_projections(model)
-    attentions = [fused.get_submodule(f"layers.{layer}.attention") for layer in range(2)]
-    assert all(isinstance(each, FusedAttention) for each in attentions)
-    torch.testing.assert_close(logits(fused), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits(all_fused(model)), expected, rtol=1e-5, atol=1e-5)
     assert all(map(torch.equal, logits(model), expected))
 
 

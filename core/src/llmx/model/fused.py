@@ -48,7 +48,8 @@ class FusedAttention(nn.Module):
 def fuse_projections(model: nn.Module) -> nn.Module:
     """The model with every attention fused that can be.
 
-    The given model stays as it is and shares the memory of all weights with the result.
+    The given model stays as it is. It shares the memory of all weights with the result, but for the
+    projections of several groups of heads, whose rows are in another order there.
     """
     layers = getattr(model, "layers", None)
     if not isinstance(layers, nn.ModuleList):
