@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from llmx import LlmxError
+from llmx.pte import read_contents
+from llmx.pte.contents import NAMED
 from llmx.run.runtime import ProgramMethod
 from llmx.testing import BackendConformance
 from llmx.testing.backends import Lowered
@@ -131,6 +133,14 @@ class TestArtifact:
         layers, angles, last, head = 2, 1, 1, 1
         found = tiny_export().manifest["delegation"]["subgraphs"]
         assert found == 2 * layers + angles + last + head
+
+    def test_the_head_is_loaded_before_the_layers(self, tiny_export: Any) -> None:
+        contents = read_contents(tiny_export().program)
+        (forward,) = contents.methods
+        named = {each.name: each.bytes for each in contents.segments if each.kind == NAMED}
+        sizes = [sum(named[key] for key in each.named) for each in forward.delegates]
+        assert sizes[1] == max(sizes)
+        assert sizes[1:] == sorted(sizes[1:], reverse=True)
 
     def test_two_passes_delegate_as_much_in_more_subgraphs(self, tiny_export: Any) -> None:
         one, two = (tiny_export(**each).manifest["delegation"] for each in ({}, TWO_PASSES))

@@ -15,8 +15,9 @@ from llmx.artifact import MANIFEST_NAME, Artifact
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from llmx.pte.contents import Contents, DelegateInfo, MethodInfo
+    from llmx.pte.contents import Contents, MethodInfo
     from llmx.pte.parts import Part
+    from llmx.pte.payloads import DelegateInfo
 
 MEGA = 1e6
 

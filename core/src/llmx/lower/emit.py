@@ -17,6 +17,7 @@ from llmx.hookspecs import BackendSpec
 from llmx.lower.data_files import moved_out, require_files
 from llmx.lower.layers import lower_layers, lower_whole
 from llmx.lower.leftovers import let_go_of
+from llmx.lower.load_order import load_largest_first
 from llmx.lower.program import finish_with_plan, joined, with_shared_state
 from llmx.lower.shared_data import store_once
 from llmx.lower.side_files import write_side_files
@@ -53,6 +54,7 @@ def lower_to_file(
     give_back()
     if shared:
         store_once(path)
+    load_largest_first(path)
     return facts
 
 

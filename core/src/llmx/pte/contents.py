@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from llmx.errors import ArtifactError
 from llmx.pte.constants import Constants, constants_of, mapped
 from llmx.pte.data_files import files_named, read_keys
 from llmx.pte.flatbuffer import Buffer, MalformedError
-from llmx.pte.layout import INLINE_PAYLOADS, PLANS, VERSION, Layout, read_layout
-from llmx.pte.methods import Delegate, Method, Tensor
+from llmx.pte.layout import PLANS, VERSION, Layout, read_layout
+from llmx.pte.methods import Method, Tensor
 from llmx.pte.parts import Part, State, find_parts, find_state
+from llmx.pte.payloads import DelegateInfo, Payloads
 
 CONSTANTS, STATE, NAMED, PAYLOAD = "constants", "initial state", "named data", "payload"
 
@@ -27,16 +27,6 @@ class SegmentInfo:
     kind: str
     name: str
     bytes: int
-
-
-@frozen
-class DelegateInfo:
-    """A delegate's own bytes, and the named data that its payload mentions."""
-
-    backend: str
-    payload_bytes: int
-    named: frozenset[str]
-    compile_specs: tuple[str, ...]
 
 
 @frozen
@@ -118,7 +108,7 @@ def _read(path: Path, data: Buffer) -> Contents:
     elsewhere = {key: size for each in data_files for key, size in each.keys.items()}
     context = metadata.get("get_max_context_len", metadata.get("get_max_seq_len"))
     layers = metadata.get("get_n_layers")
-    payloads = _Payloads(data, layout, elsewhere)
+    payloads = Payloads(data, layout, elsewhere)
     working = tuple(
         _describe(
             each,
@@ -155,7 +145,7 @@ def _data_files(path: Path, metadata: Constants) -> Iterator[DataFileInfo]:
 
 
 def _describe(
-    method: Method, layout: Layout, payloads: _Payloads, context: int | None, layers: int | None
+    method: Method, layout: Layout, payloads: Payloads, context: int | None, layers: int | None
 ) -> MethodInfo:
     delegates = tuple(payloads.describe(each) for each in method.delegates)
     state = find_state(method, context, layers)
@@ -176,46 +166,6 @@ def _describe(
             [{key: payloads.sizes[key] for key in each.named} for each in delegates],
         ),
     )
-
-
-class _Payloads:
-    """The delegates' payloads, searched for the names of data.
-
-    Attributes:
-        sizes: bytes of each datum, in the program or ``elsewhere``.
-    """
-
-    def __init__(self, data: Buffer, layout: Layout, elsewhere: Mapping[str, int]) -> None:
-        self._data = data
-        self._layout = layout
-        self._inline = [each.blob(0) for each in layout.root.tables(INLINE_PAYLOADS)]
-        inside = {key: layout.segments[segment].size for key, segment in layout.named}
-        self.sizes = {**elsewhere, **inside}
-        # Longest first: one key may be a part of another.
-        keys = sorted(filter(None, self.sizes), key=len, reverse=True)
-        self._keys = (
-            re.compile(b"|".join(re.escape(key.encode()) for key in keys)) if keys else None
-        )
-
-    def describe(self, delegate: Delegate) -> DelegateInfo:
-        payload = self._payload(delegate)
-        found = set() if self._keys is None else set(self._keys.findall(payload))
-        return DelegateInfo(
-            backend=delegate.backend,
-            payload_bytes=len(payload),
-            named=frozenset(key.decode() for key in found),
-            compile_specs=delegate.compile_specs,
-        )
-
-    def _payload(self, delegate: Delegate) -> bytes:
-        held = self._inline if delegate.inline else self._layout.segments
-        if delegate.at >= len(held):
-            raise MalformedError(f"it refers to payload {delegate.at} of {len(held)}")
-        if delegate.inline:
-            return self._inline[delegate.at]
-        segment = self._layout.segments[delegate.at]
-        start = self._layout.base + segment.offset
-        return bytes(self._data[start : start + segment.size])
 
 
 def _segments(layout: Layout, methods: Sequence[Method]) -> Iterator[SegmentInfo]:

@@ -79,8 +79,12 @@ class Table:
         return self.number(index - 1, "B"), self.table(index)
 
     def tables(self, index: int) -> Iterator[Table]:
-        for at in self._elements(index, OFFSET.size):
+        for at in self.places(index):
             yield self._at(at)
+
+    def places(self, index: int) -> Iterator[int]:
+        """Where the offsets to :meth:`tables` are stored."""
+        return self._elements(index, OFFSET.size)
 
     def numbers(self, index: int, code: str) -> tuple[Any, ...]:
         size = struct.calcsize(f"<{code}")

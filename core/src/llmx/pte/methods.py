@@ -29,6 +29,8 @@ WIDTHS = {
 INT, BOOL, DOUBLE, TENSOR, STRING, INT_LIST, DOUBLE_LIST, BOOL_LIST = range(2, 10)
 TENSOR_LIST, OPTIONAL_TENSOR_LIST = 10, 11
 KERNEL_CALL, DELEGATE_CALL = 1, 2
+# Fields of ExecutionPlan, and of what an instruction calls.
+DELEGATES, CALLED = 7, 0
 KINDS = {1: "none", INT: "int", BOOL: "bool", DOUBLE: "float", STRING: "string",
          INT_LIST: "int list", DOUBLE_LIST: "float list", BOOL_LIST: "bool list",
          TENSOR_LIST: "tensor list", OPTIONAL_TENSOR_LIST: "tensor list"}  # fmt: skip
@@ -97,7 +99,7 @@ class Method:
         self.inputs: tuple[int, ...] = plan.numbers(3, "i")
         self.outputs: tuple[int, ...] = plan.numbers(4, "i")
         operators = [_operator_name(each) for each in plan.tables(6)]
-        self.delegates = tuple(_delegate(each) for each in plan.tables(7))
+        self.delegates = tuple(delegate(each) for each in plan.tables(DELEGATES))
         self.steps = tuple(_steps(plan, operators, self.delegates))
         self.planned_bytes = sum(plan.numbers(8, "q"))
         self.kernel_calls = {
@@ -173,20 +175,25 @@ def _storage(allocation: Table | None) -> tuple[int, int] | None:
     return allocation.number(0, "I"), high << 32 | low
 
 
-def _steps(plan: Table, operators: Sequence[str], delegates: Sequence[Delegate]) -> Iterator[Step]:
+def calls(plan: Table) -> Iterator[tuple[int, Table]]:
+    """(kind, what is called with what) of the instructions that call a kernel or a delegate."""
     for chain in plan.tables(5):
         for instruction in chain.tables(2):
             kind, call = instruction.union(1)
-            if call is None or kind not in (KERNEL_CALL, DELEGATE_CALL):
-                continue
-            index, values = call.number(0, "i"), call.numbers(1, "i")
-            known = len(operators) if kind == KERNEL_CALL else len(delegates)
-            if not 0 <= index < known:
-                raise MalformedError(f"it calls number {index} of {known} operators or delegates")
-            if kind == KERNEL_CALL:
-                yield Step("kernel", operators[index], index, values)
-            else:
-                yield Step("delegate", delegates[index].backend, index, values)
+            if call is not None and kind in (KERNEL_CALL, DELEGATE_CALL):
+                yield kind, call
+
+
+def _steps(plan: Table, operators: Sequence[str], delegates: Sequence[Delegate]) -> Iterator[Step]:
+    for kind, call in calls(plan):
+        index, values = call.number(CALLED, "i"), call.numbers(1, "i")
+        known = len(operators) if kind == KERNEL_CALL else len(delegates)
+        if not 0 <= index < known:
+            raise MalformedError(f"it calls number {index} of {known} operators or delegates")
+        if kind == KERNEL_CALL:
+            yield Step("kernel", operators[index], index, values)
+        else:
+            yield Step("delegate", delegates[index].backend, index, values)
 
 
 def _operator_name(operator: Table) -> str:
@@ -194,7 +201,8 @@ def _operator_name(operator: Table) -> str:
     return f"{name}.{overload}" if overload else name
 
 
-def _delegate(table: Table) -> Delegate:
+def delegate(table: Table) -> Delegate:
+    """A member of a plan's ``DELEGATES``."""
     payload = table.table(1)
     return Delegate(
         backend=table.text(0),
