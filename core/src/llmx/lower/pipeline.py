@@ -63,6 +63,7 @@ from llmx.report.manifest import (
 from llmx.report.page import write_page
 from llmx.run.parity import check_parity, check_prefill, parity_bound
 from llmx.run.tokenizer import load_tokenizer
+from llmx.run.unlocked import without_locked_pages
 from llmx.spool import Spool, spool_beside
 from llmx.verify.finding import Finding
 from llmx.verify.quick import check_quickly
@@ -159,7 +160,7 @@ def run(
                 )
             # What calls had in hand, of graphs and weights, refers to each other in circles.
             gc.collect()
-            with stages.stage("check"):
+            with stages.stage("check"), without_locked_pages():
                 give_back()
                 checks = _check(path, written, job, plugins, spool, stages)
             facts = {
