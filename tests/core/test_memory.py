@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from llmx.lower.forecast import (
     require_memory,
 )
 from llmx.memory import rare_collections
+from llmx.testing.tiny import write_config
 
 MEGA = 1024 * 1024
 
@@ -99,3 +102,16 @@ def test_collections_are_as_before_afterwards() -> None:
         assert gc.get_threshold()[0] > before[0]
         raise ZeroDivisionError
     assert gc.get_threshold() == before
+
+
+def test_exports_do_not_bring_executorchs_developer_tools(tmp_path: Path) -> None:
+    """They bring pandas: 66 MB in every export, and a quarter of a second."""
+    params = str(write_config(tmp_path, num_hidden_layers=1))
+    job = ["export", "smollm2", "--random-weights", "--backend", "none", "--no-cache", "--quiet"]
+    job += ["--params", params, "-o", str(tmp_path / "out")]
+    code = (
+        "import sys; from llmx.cli import invoke; code = invoke(sys.argv[1:]);"
+        "print(code, *{'executorch.devtools', 'pandas'} & sys.modules.keys())"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *job], capture_output=True, text=True)
+    assert run.stdout.splitlines()[-1:] == ["0"], run.stderr

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 import llmx
 from llmx import Artifact
 from llmx.cli.summary import print_summary
+from llmx.lower.program import lower
+from llmx.report.delegation import count_delegation
 from tests.reports.conftest import LAYERS
 
 SOURCES = Path(llmx.__file__).parents[1]
@@ -81,3 +85,28 @@ def test_verbose_shows_both_tables(told: Artifact, capsys: pytest.CaptureFixture
         str(delegation["delegated_nodes"]),
         str(delegation["other_nodes"]),
     ]
+
+
+def test_counts_are_those_of_executorchs_developer_tools() -> None:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.devtools.backend_debug import get_delegation_info
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            counted = self.linear(self.linear(x).cumsum(0)) + 1
+            return counted.topk(2)
+
+    program = torch.export.export(Model(), (torch.ones(3, 8),), strict=False)
+    graph_module = lower(program, [XnnpackPartitioner()], [], {}).exported_program().graph_module
+    found, wanted = count_delegation(graph_module), get_delegation_info(graph_module)
+    assert found.subgraphs == wanted.num_delegated_subgraphs == 2
+    assert found.delegated_nodes == wanted.num_delegated_nodes > 0
+    assert found.other_nodes == wanted.num_non_delegated_nodes > 2
+    assert {each.operator: (each.delegated, each.other) for each in found.operators} == {
+        name: (each.delegated, each.non_delegated)
+        for name, each in wanted.delegation_by_operator.items()
+    }

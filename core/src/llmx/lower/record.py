@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from executorch.devtools.etrecord import ETRecord
 from executorch.exir import EdgeProgramManager
 from torch.export import ExportedProgram
 
@@ -25,4 +24,7 @@ def carry_record(
     """
     record = template._etrecord
     if record is not None:
+        # It brings pandas: a quarter of a second, and 66 MB that every export would hold.
+        from executorch.devtools.etrecord import ETRecord
+
         whole._etrecord = ETRecord(edge_dialect_program=repeat(record.edge_dialect_program))
