@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
@@ -30,3 +35,33 @@ def test_what_is_not_large_stays_whole() -> None:
     linear = nn.Linear(64, 10)
     with large_linears_in_blocks(nn.Sequential(linear), large=640):
         assert "forward" not in vars(linear)
+
+
+MEASURED = """
+import torch
+from torch import nn
+from llmx.memory import AddedMemory
+from llmx.quantize.linear import affine_linear
+from llmx.quantize.plan import Scheme
+from llmx.quantize.rounding import largest_value
+from llmx.run.large_linears import large_linears_in_blocks
+
+linear = nn.Linear(1024, 65536, bias=False)
+model = nn.Sequential(affine_linear(linear, largest_value(linear.weight.detach(), {scheme})))
+del linear
+x = torch.randn(12, 1024)
+# From here on glibc takes blocks of this size from its heap, among what stays.
+torch.empty(31 << 20, dtype=torch.uint8).fill_(0)
+with torch.no_grad(), large_linears_in_blocks(model, large=1 << 20, block={block}):
+    added = AddedMemory()
+    model(x)
+print(added.peak())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peaks on this system")
+def test_blocks_are_not_kept_beside_each_other() -> None:
+    block = 1 << 19
+    script = MEASURED.format(scheme=repr(SCHEME), block=block)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    assert int(said) < 8 * block * torch.float32.itemsize

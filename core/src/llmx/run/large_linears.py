@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from llmx.memory import give_back
 from llmx.run.expansion import expanding_quickly
 
 LARGE, BLOCK = 1 << 24, 1 << 22
@@ -43,4 +44,6 @@ def _in_blocks(linear: nn.Linear, block: int, x: Tensor) -> Tensor:
         weight = linear.weight[some]
         expanding_quickly(weight)
         parts.append(nn.functional.linear(x, weight, bias))
+        # The C library might keep the floats of every block beside each other.
+        give_back()
     return torch.cat(parts, dim=-1)

@@ -28,6 +28,8 @@ def check_quickly(program: Path, *, bound: float) -> list[Finding]:
 
 
 def _findings(path: Path, bound: float) -> Findings:
+    # What ran it before has let go of its weights.
+    give_back()
     info = read_program(path)
     program = FedProgram(path)
     generator = torch.Generator().manual_seed(0)
