@@ -112,7 +112,9 @@ class ModelOptions:
 class ExportOptions:
     """Lengths in tokens, and where the result goes.
 
-    A length of ``None`` is automatic: 2048 tokens, or the model's own limit if that is smaller.
+    A length of ``None`` is automatic. A context has 2048 tokens, or the model's own limit if that
+    is smaller; a call of a program with a KV cache up to 256 of them, or 64 where windows save
+    memory. The runner gives longer prompts in several calls.
     """
 
     max_seq_length: int | None = option(CLASSIC_LENGTH, "Longest input of one call.")

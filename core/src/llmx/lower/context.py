@@ -14,6 +14,8 @@ from llmx.model.params import DecoderParams, LongRope, Sinks
 AUTOMATIC_CONTEXT = 2048
 # Days of talk; runners want a number.
 ENDLESS_CONTEXT = 1 << 20
+# Memory is planned for the longest call, and longer prompts take several, which is no slower.
+AUTOMATIC_CALL = 256
 # A ring has slots for its window and for one call, so a long call would make it pointless.
 SHORT_CALL = 64
 
@@ -49,7 +51,9 @@ def resolve_lengths(job: ExportJob, params: DecoderParams) -> ExportJob:
     sequence = lengths.max_seq_length
     if sequence is None:
         shortest = min((each for each in windows if each), default=context)
-        sequence = context if shortest + SHORT_CALL > context else SHORT_CALL
+        in_pieces = job.model.use_kv_cache and job.model.enable_dynamic_shape
+        longest = min(context, AUTOMATIC_CALL) if in_pieces else context
+        sequence = longest if shortest + SHORT_CALL > context else SHORT_CALL
     resolved = attrs.evolve(lengths, max_context_length=context, max_seq_length=sequence)
     return attrs.evolve(job, export=resolved)
 
