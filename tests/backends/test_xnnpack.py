@@ -128,11 +128,10 @@ class TestArtifact:
         assert linears["other"] == 0
 
     def test_only_attention_cuts_the_subgraphs(self, tiny_export: Any) -> None:
-        # Each layer is cut where queries and keys are rotated and where they attend, the last one
-        # also where its last token is taken.
+        # Each layer is cut where it attends, the last one also where its last token is taken.
         layers, angles, last, head = 2, 1, 1, 1
         found = tiny_export().manifest["delegation"]["subgraphs"]
-        assert found == 2 * layers + angles + last + head
+        assert found == (layers + 1) + angles + last + head
 
     def test_the_head_is_loaded_before_the_layers(self, tiny_export: Any) -> None:
         contents = read_contents(tiny_export().program)

@@ -13,10 +13,10 @@ from torch.export import ExportedProgram
 from llmx_backend_xnnpack.operators import OURS, operators
 
 
-def test_two_configs_are_replaced_and_no_other() -> None:
+def test_three_configs_are_replaced_and_no_other() -> None:
     changed = set(operators(extended=True)) ^ set(config.ALL_PARTITIONER_CONFIGS)
     assert changed == OURS.keys() | set(OURS.values())
-    assert len(changed) == 4
+    assert len(changed) == 6
 
 
 def test_the_stock_partitioner_still_cannot_do_float_activations() -> None:
@@ -86,7 +86,8 @@ def test_partitions_are_spared_passes_that_would_not_change_them(
     lowered = []
     for settled in (partitioner._is_settled, lambda nodes, constants: False):
         monkeypatch.setattr(partitioner, "_is_settled", settled)
-        edge = lower(exported_layer, [partitioner.SparingPartitioner()], [], {})
+        ours = partitioner.SparingPartitioner(configs=operators(extended=True))
+        edge = lower(exported_layer, [ours], [], {})
         lowered.append(list(edge.exported_program().graph_module.children()))
     spared, full = lowered
     assert {len(each.compile_specs) for each in spared} == {1}
@@ -173,3 +174,72 @@ def test_a_weight_that_is_a_part_of_another_tensor_is_copied() -> None:
     buffer = finish(edge, default_program_config()).buffer
     program = Runtime.get().load_program(buffer)
     torch.testing.assert_close(program.load_method("forward").execute([x])[0], model(x))
+
+
+class Cut(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x[:, :, 5:], -x[:, :, 1:3], x[..., :2, :]), dim=2)
+
+
+@pytest.fixture
+def exported_cut() -> ExportedProgram:
+    length = torch.export.Dim("length", min=1, max=32)
+    return torch.export.export(
+        Cut(), (torch.randn(2, 8, 6, 4),), dynamic_shapes=({1: length},), strict=False
+    )
+
+
+def test_slices_of_what_varies_are_delegated(exported_cut: ExportedProgram) -> None:
+    from executorch.runtime import Runtime
+
+    from llmx.lower.program import default_program_config, finish, lower
+    from llmx.report.delegation import count_delegation
+    from llmx_backend_xnnpack.partitioner import SparingPartitioner
+
+    edge = lower(exported_cut, [SparingPartitioner(configs=operators(extended=True))], [], {})
+    found = count_delegation(edge.exported_program().graph_module)
+    assert found.subgraphs == 1
+    assert {each.operator for each in found.operators if each.other} <= {"getitem"}
+    program = Runtime.get().load_program(finish(edge, default_program_config()).buffer)
+    method = program.load_method("forward")
+    for length in (8, 32, 1, 17):
+        x = torch.randn(2, length, 6, 4)
+        assert torch.equal(method.execute([x])[0], Cut()(x))
+
+
+def test_executorch_leaves_such_slices_out(exported_cut: ExportedProgram) -> None:
+    """Once it does not, ``slices.py`` is to go."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    from llmx.lower.program import lower
+    from llmx.report.delegation import count_delegation
+
+    edge = lower(exported_cut, [XnnpackPartitioner()], [], {})
+    found = count_delegation(edge.exported_program().graph_module)
+    (slices,) = (each for each in found.operators if "slice_copy" in each.operator)
+    assert (slices.delegated, slices.other) == (0, 3)
+
+
+class CutLast(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, -1:] * x[:, :, ::2].sum(2, keepdim=True)
+
+
+def test_slices_whose_place_varies_and_steps_stay_outside() -> None:
+    from executorch.runtime import Runtime
+
+    from llmx.lower.program import default_program_config, finish, lower
+    from llmx.report.delegation import count_delegation
+    from llmx_backend_xnnpack.partitioner import SparingPartitioner
+
+    length = torch.export.Dim("length", min=2, max=32)
+    program = torch.export.export(
+        CutLast(), (torch.randn(2, 8, 6),), dynamic_shapes=({1: length},), strict=False
+    )
+    edge = lower(program, [SparingPartitioner(configs=operators(extended=True))], [], {})
+    found = count_delegation(edge.exported_program().graph_module)
+    (slices,) = (each for each in found.operators if "slice_copy" in each.operator)
+    assert (slices.delegated, slices.other) == (0, 2)
+    loaded = Runtime.get().load_program(finish(edge, default_program_config()).buffer)
+    x = torch.randn(2, 5, 6)
+    torch.testing.assert_close(loaded.load_method("forward").execute([x])[0], CutLast()(x))

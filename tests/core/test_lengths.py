@@ -25,9 +25,7 @@ CONTEXT, CALL = "export.max_context_length", "export.max_seq_length"
         ({"model.enable_dynamic_shape": False}, 2048, 2048),
     ],
 )
-def test_long_prompts_take_several_calls(
-    settings: dict[str, Any], context: int, call: int
-) -> None:
+def test_long_prompts_take_several_calls(settings: dict[str, Any], context: int, call: int) -> None:
     params = load("smollm2", None).family.default_params(size="135m")
     found = resolve_lengths(load_job(family="smollm2", settings=settings).job, params).export
     assert (found.max_context_length, found.max_seq_length) == (context, call)

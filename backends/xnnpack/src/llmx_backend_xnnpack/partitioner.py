@@ -48,6 +48,7 @@ SETTLED = DEQUANTIZATIONS | {
     "aten.rsqrt.default",
     "aten.sigmoid.default",
     "aten.sin.default",
+    "aten.slice_copy.Tensor",
     "aten.sub.Tensor",
     "aten.tanh.default",
     "aten.unsqueeze_copy.default",

@@ -38,9 +38,10 @@ class FusedAttention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, place: Any) -> Tensor:
         """x [1, S, dim], cos and sin [1, S, 1, head_dim], and the core's place."""
         heads = self.qkv_proj(x).view(1, -1, self.groups * sum(self.split), self.head_dim)
-        qk, v = torch.split(in_groups(heads, self.groups), self.split, dim=2)
+        heads = in_groups(heads, self.groups)
+        qk, v = heads[:, :, : self.split[0]], heads[:, :, self.split[0] :]
         rotated = apply_rope(self.qk_norm(qk), cos, sin, self.rotate_half)
-        q, k = torch.split(rotated, self.rotated, dim=2)
+        q, k = rotated[:, :, : self.rotated[0]], rotated[:, :, self.rotated[0] :]
         out: Tensor = self.o_proj(together(self.core(q, k, v, place)))
         return out
 

@@ -151,11 +151,13 @@ class RotateHalf(nn.Module):
 
     def __init__(self, head_dim: int, rotary_dim: int) -> None:
         super().__init__()
-        half, rest = rotary_dim // 2, head_dim - rotary_dim
-        self.widths = [half, half, rest] if rest else [half, half]
+        self.ends = rotary_dim // 2, rotary_dim // 2 * 2, head_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second, *rest = x.split(self.widths, dim=-1)  # type: ignore[no-untyped-call]
+        # Slices, which more backends take than splits.
+        middle, end, whole = self.ends
+        first, second = x[..., :middle], x[..., middle:end]
+        rest = (x[..., end:],) if end < whole else ()
         return torch.cat((-second, first, *rest), dim=-1)
 
 
