@@ -207,6 +207,36 @@ def test_slices_of_what_varies_are_delegated(exported_cut: ExportedProgram) -> N
         assert torch.equal(method.execute([x])[0], Cut()(x))
 
 
+class CutColumns(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.after(torch.relu(self.before(x))[..., 2:])
+        return out
+
+
+def test_slices_between_convolutions_lie_in_another_order() -> None:
+    from executorch.runtime import Runtime
+
+    from llmx.lower.program import default_program_config, finish, lower
+    from llmx_backend_xnnpack.partitioner import SparingPartitioner
+
+    height = torch.export.Dim("height", min=4, max=32)
+    model = CutColumns().eval()
+    exported = torch.export.export(
+        model, (torch.randn(1, 6, 8, 5),), dynamic_shapes=({2: height},), strict=False
+    )
+    edge = lower(exported, [SparingPartitioner(configs=operators(extended=True))], [], {})
+    program = Runtime.get().load_program(finish(edge, default_program_config()).buffer)
+    method = program.load_method("forward")
+    for each in (8, 32, 5):
+        x = torch.randn(1, 6, each, 5)
+        with torch.no_grad():
+            torch.testing.assert_close(method.execute([x])[0], model(x))
+
+
 def test_executorch_leaves_such_slices_out(exported_cut: ExportedProgram) -> None:
     """Once it does not, ``slices.py`` is to go."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

@@ -13,11 +13,14 @@ from typing import Any
 from executorch.backends.xnnpack.operators import node_visitor
 from executorch.backends.xnnpack.partition import config as known
 from executorch.backends.xnnpack.utils.quant_utils import is_dequant
+from executorch.backends.xnnpack.utils.utils import PERM_NCHW_TO_NHWC
 from executorch.exir.backend.utils import WhyNoPartition
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 SLICE = "aten.slice_copy.Tensor"
+CHANNELS_LAST = "XNN_NHWC_NODE"
+"""How ExecuTorch marks what lies in another order within the delegate."""
 why = WhyNoPartition(logger=logging.getLogger(__name__))
 
 
@@ -50,9 +53,12 @@ class SliceVisitor(_Known):  # type: ignore[misc]
         """Append the slice to the graph that XNNPACK will be given."""
         super().define_node(node, xnn_graph, *others)
         cut = xnn_graph.xnodes[-1].xnode_union
-        for dim, size in enumerate(node.meta["val"].shape):
+        sizes = list(node.meta["val"].shape)
+        if CHANNELS_LAST in node.meta:
+            sizes = [sizes[dim] for dim in PERM_NCHW_TO_NHWC]
+        for at, size in enumerate(sizes):
             if not isinstance(size, int):
-                cut.sizes[dim] = 0
+                cut.sizes[at] = 0
 
 
 def write_varying_slices() -> None:
