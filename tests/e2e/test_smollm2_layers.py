@@ -32,7 +32,7 @@ def pair(
 
 def test_payloads_and_weights_are_the_same(pair: tuple[Path, Path]) -> None:
     repeated, whole = (payloads(each) for each in pair)
-    assert len(repeated) == len(whole) == 2 * 30 + 3
+    assert len(repeated) == len(whole) == 30 + 4
     assert all(
         same_but_for_debug_handles(one, other) for one, other in zip(repeated, whole, strict=True)
     )

@@ -184,16 +184,23 @@ def _name(frame: Any, inner: Sequence[Any]) -> str:
 
 
 def _in_layers(steps: list[Step]) -> list[Step]:
-    """Kernels that nothing is known of belong to the layer that both neighbours belong to."""
-    made = list(steps)
+    """Kernels that nothing is known of belong to the layer that has begun and goes on after them.
+
+    A delegate may belong to two layers, the end of one and the beginning of the next.
+    """
+    made, begun = list(steps), set[int]()
     for at, step in enumerate(steps):
+        begun |= _layers(step)
         if step.modules or step.source is not None:
             continue
-        before = next((each.layer for each in reversed(steps[:at]) if each.modules), None)
-        after = next((each.layer for each in steps[at + 1 :] if each.modules), None)
-        if before == after:
-            made[at] = evolve(step, layer=before)
+        after = next((_layers(each) for each in steps[at + 1 :] if each.modules), set())
+        if len(common := begun & after) == 1:
+            made[at] = evolve(step, layer=common.pop())
     return made
+
+
+def _layers(step: Step) -> set[int]:
+    return {layer for each in step.modules if (layer := layer_of(each)) is not None}
 
 
 def _parts(step: Step) -> Iterator[Part]:
