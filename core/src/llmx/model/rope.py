@@ -154,7 +154,7 @@ class RotateHalf(nn.Module):
         self.ends = rotary_dim // 2, rotary_dim // 2 * 2, head_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        # Slices, which more backends take than splits.
+        # Slices: a backend may take them where it takes no splits.
         middle, end, whole = self.ends
         first, second = x[..., :middle], x[..., middle:end]
         rest = (x[..., end:],) if end < whole else ()
